@@ -1,0 +1,31 @@
+//! The decisions of Holdfast, and nothing else.
+//!
+//! No I/O, no clock, no randomness, no async runtime: whatever a decision
+//! needs is passed in. That is what lets one piece of code be property-tested,
+//! model-checked and run in production.
+//!
+//! | module | decides |
+//! |---|---|
+//! | [`name`] | which bucket and key a request means |
+//! | [`node`] | who a data server is, which run of it, and where |
+//! | [`version`] | which content of a key is newer |
+//! | [`object`] | what is known of one stored version |
+//! | [`placement`] | where an object should be |
+//! | [`roster`] | who may hold data |
+//! | [`membership`] | who is heard, and who is silent |
+//! | [`locate`] | what the answers of the members prove |
+//! | [`admission`] | when a new member may take data |
+//! | [`wire`] | what the messages look like |
+//! | [`settings`] | how environment variables are read |
+
+pub mod admission;
+pub mod locate;
+pub mod membership;
+pub mod name;
+pub mod node;
+pub mod object;
+pub mod placement;
+pub mod roster;
+pub mod settings;
+pub mod version;
+pub mod wire;

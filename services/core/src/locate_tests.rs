@@ -1,0 +1,171 @@
+use super::*;
+use crate::membership::{Hearing, Member};
+use crate::node::Generation;
+use crate::object::{Digest, Metadata};
+use crate::roster::{MemberState, RosterDigest};
+use crate::version::Version;
+use crate::wire::PROTOCOL_VERSION;
+
+fn id(bits: u128) -> NodeId {
+    NodeId::from_bits(bits)
+}
+
+fn address(bits: u128) -> Address {
+    format!("ds-{bits}:80").parse().expect("an address")
+}
+
+fn view(members: &[(u128, Hearing)]) -> View {
+    View {
+        founded: true,
+        digest: RosterDigest(1),
+        members: members
+            .iter()
+            .map(|(bits, hearing)| Member {
+                id: id(*bits),
+                address: address(*bits),
+                generation: Generation(1),
+                state: MemberState::Active,
+                in_roster: true,
+                hearing: *hearing,
+                last_heard: None,
+                free_bytes: 0,
+                total_bytes: 0,
+                weight: 1,
+            })
+            .collect(),
+        guests: Vec::new(),
+    }
+}
+
+fn stat(clock: u64, kind: Kind) -> Stat {
+    Stat {
+        version: Version::from_parts(clock, 0),
+        kind,
+        size_bytes: 0,
+        digest: Digest(0),
+        metadata: Metadata::default(),
+    }
+}
+
+fn answer(bits: u128, found: &[(u32, Stat)], unknown: &[u32]) -> BatchAnswer {
+    BatchAnswer {
+        protocol: PROTOCOL_VERSION,
+        id: 1,
+        node: id(bits),
+        generation: Generation(1),
+        address: address(bits),
+        roster_digest: RosterDigest(1),
+        mono_millis: 0,
+        found: found.to_vec(),
+        unknown: unknown.to_vec(),
+    }
+}
+
+use Hearing::{Awaited, Heard, Leaving, Silent};
+
+#[test]
+fn absent_needs_every_member_when_there_is_one_copy() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Awaited)]));
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(2, &[], &[]));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
+    for hearing in [Silent, Leaving] {
+        let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, hearing)]));
+        round.apply_answer(&answer(1, &[], &[]));
+        assert!(round.is_decided());
+        assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
+    }
+}
+
+#[test]
+fn a_copy_on_a_heard_member_is_served_while_another_is_silent() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
+    let located = round.outcome(0);
+    assert!(matches!(located.verdict(), Verdict::Found(replica) if replica.node == id(1)));
+    assert!(!located.complete);
+}
+
+#[test]
+fn a_silent_member_that_answers_all_the_same_counts() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    round.apply_answer(&answer(2, &[], &[]));
+    round.apply_answer(&answer(1, &[], &[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn the_newest_version_wins_and_a_tombstone_is_a_version() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 2, &view(&[(1, Heard), (2, Heard)]));
+    round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object)), (1, stat(5, Kind::Object))], &[]));
+    round.apply_answer(&answer(
+        2,
+        &[(0, stat(6, Kind::Object)), (1, stat(6, Kind::Tombstone))],
+        &[],
+    ));
+    let outcomes = round.outcomes();
+    assert!(matches!(outcomes[0].verdict(), Verdict::Found(replica) if replica.node == id(2)));
+    assert_eq!(outcomes[1].verdict(), Verdict::Absent);
+}
+
+#[test]
+fn a_tombstone_does_not_prove_absence_while_a_member_is_unheard() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    round.apply_answer(&answer(1, &[(0, stat(6, Kind::Tombstone))], &[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
+}
+
+#[test]
+fn an_io_error_is_not_a_no() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 2, &view(&[(1, Heard)]));
+    round.apply_answer(&answer(1, &[], &[1]));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+    // The only member is unheard for this name.
+    assert_eq!(round.outcome(1).verdict(), Verdict::Incomplete(&[id(1)]));
+}
+
+#[test]
+fn an_empty_roster_proves_nothing() {
+    let round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[]));
+}
+
+#[test]
+fn a_member_that_joins_meanwhile_is_waited_for() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard)]));
+    round.apply_answer(&answer(1, &[], &[]));
+    round.apply_view(&view(&[(1, Heard), (2, Heard)]));
+    assert_eq!(round.waiting(), [id(2)]);
+    assert!(!round.is_decided());
+    round.apply_failure(id(2));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
+}
+
+#[test]
+fn with_a_quorum_enough_answers_decide_before_all_are_in() {
+    let two_of_three = ReadQuorum { write_quorum: 2 };
+    let mut round = Round::new(two_of_three, 1, &view(&[(1, Heard), (2, Heard), (3, Heard)]));
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(2, &[], &[]));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn strangers_and_second_answers_change_nothing() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard)]));
+    round.apply_answer(&answer(7, &[(0, stat(9, Kind::Object))], &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(1, &[], &[]));
+    round.apply_answer(&answer(1, &[(0, stat(9, Kind::Object))], &[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}

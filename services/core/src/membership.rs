@@ -1,0 +1,410 @@
+//! Who is heard, and who is silent.
+//!
+//! [`Membership`] is a plain state machine: heartbeats, probes and rosters are
+//! applied to it with the time at which they came, in any order and any number
+//! of times; [`Membership::view`] says what follows. It is the same in an api
+//! and in a data server.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::node::{Address, Generation, NodeId};
+use crate::placement::Candidate;
+use crate::roster::{Entry, ForeignCluster, MemberState, Roster, RosterDigest};
+use crate::wire::heartbeat::NodeReport;
+
+/// A moment on this process's own clock, which counts sleep: the time since an
+/// arbitrary start.
+pub type Moment = Duration;
+
+/// Most guests and newcomers that are remembered: both come from messages that
+/// anybody on the broker can send.
+pub const MAX_STRANGERS: usize = 1_024;
+
+/// How a member is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Hearing {
+    /// Heard within the expiry.
+    Heard,
+    /// Never heard, and known for less than the expiry: it may be well.
+    Awaited,
+    /// Not heard for longer than the expiry.
+    Silent,
+    /// It said that it shuts down: silent at once.
+    Leaving,
+}
+
+impl Hearing {
+    /// Every value, for metrics that show each of them.
+    pub const ALL: [Self; 4] = [Self::Heard, Self::Awaited, Self::Silent, Self::Leaving];
+
+    /// The word for it in metrics, lists and logs.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Heard => "heard",
+            Self::Awaited => "awaited",
+            Self::Silent => "silent",
+            Self::Leaving => "leaving",
+        }
+    }
+
+    /// Whether an answer of this member is worth waiting for.
+    #[must_use]
+    pub fn may_answer(self) -> bool {
+        matches!(self, Self::Heard | Self::Awaited)
+    }
+}
+
+/// One data server as this process sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Who.
+    pub id: NodeId,
+    /// Where it is reached, as of its newest known run.
+    pub address: Address,
+    /// The newest known run.
+    pub generation: Generation,
+    /// Where in its life it is. A data server that is in no roster yet is
+    /// joining.
+    pub state: MemberState,
+    /// Whether the roster has it: only then does it count in a locate.
+    pub in_roster: bool,
+    /// How it is heard.
+    pub hearing: Hearing,
+    /// When it was last heard.
+    pub last_heard: Option<Moment>,
+    /// Bytes it can still take, as it last said.
+    pub free_bytes: u64,
+    /// Size of its disk, as it last said.
+    pub total_bytes: u64,
+    /// Share of the data it should get.
+    pub weight: u32,
+}
+
+/// What follows from all that was heard up to one moment.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct View {
+    /// Whether a roster is known at all. Without one nothing can be proven.
+    pub founded: bool,
+    /// Digest of that roster.
+    pub digest: RosterDigest,
+    /// Every data server that is not retired, ordered by id.
+    pub members: Vec<Member>,
+    /// Data servers written for the seed that are alive, ordered by address.
+    pub guests: Vec<Address>,
+}
+
+impl View {
+    /// The member with this id.
+    #[must_use]
+    pub fn member(&self, id: NodeId) -> Option<&Member> {
+        self.members.iter().find(|member| member.id == id)
+    }
+
+    /// Those that count in a locate: the roster's.
+    pub fn roster_members(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.in_roster)
+    }
+
+    /// Those that new data may go to: active in the roster, and heard.
+    pub fn writable(&self) -> impl Iterator<Item = &Member> {
+        self.roster_members().filter(|member| {
+            member.state == MemberState::Active && member.hearing == Hearing::Heard
+        })
+    }
+
+    /// The members that new data may go to and that have room for
+    /// `size_bytes`, as placement wants them.
+    #[must_use]
+    pub fn candidates(&self, size_bytes: u64) -> Vec<Candidate> {
+        self.writable()
+            .filter(|member| member.free_bytes >= size_bytes)
+            .map(|member| Candidate { id: member.id, weight: member.weight })
+            .collect()
+    }
+}
+
+/// What applying a message brought about; logged and counted by the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// A data server was heard that was not heard before.
+    Appeared(NodeId),
+    /// A member was not heard for the expiry.
+    FellSilent(NodeId),
+    /// A member said that it shuts down.
+    Left(NodeId),
+    /// A member came back in a new run.
+    Restarted(NodeId),
+    /// A guest was heard that was not heard before.
+    GuestAppeared(Address),
+    /// A guest was not heard for the expiry.
+    GuestExpired(Address),
+    /// The roster is not what it was.
+    RosterChanged(RosterDigest),
+}
+
+/// What became of a heartbeat.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Applied {
+    /// It was taken.
+    Taken {
+        /// What it brought about.
+        changes: Vec<Change>,
+        /// The sender has another roster, which should be fetched.
+        fetch_roster: bool,
+        /// Time since the heartbeat of this run before it.
+        interval: Option<Duration>,
+    },
+    /// It is of an earlier run, or from after a goodbye, and was dropped.
+    Stale,
+    /// It is from a retired member, or one too many, and was dropped.
+    Refused,
+}
+
+#[derive(Debug, Clone)]
+struct Run {
+    report: NodeReport,
+    last_heard: Moment,
+}
+
+/// Everything this process has heard about data servers. Owned by one task.
+#[derive(Debug)]
+pub struct Membership {
+    expiry: Duration,
+    roster: Roster,
+    runs: BTreeMap<NodeId, Run>,
+    awaited_since: BTreeMap<NodeId, Moment>,
+    guests: BTreeMap<Address, Moment>,
+    /// Those last reported as silent, so that each silence is reported once.
+    silent: BTreeSet<NodeId>,
+}
+
+impl Membership {
+    /// Starts from a roster that was persisted, or from an empty one.
+    #[must_use]
+    pub fn new(expiry: Duration, roster: Roster, now: Moment) -> Self {
+        let mut membership = Self {
+            expiry,
+            roster,
+            runs: BTreeMap::new(),
+            awaited_since: BTreeMap::new(),
+            guests: BTreeMap::new(),
+            silent: BTreeSet::new(),
+        };
+        membership.await_members(now);
+        membership
+    }
+
+    /// The roster as it is known.
+    #[must_use]
+    pub fn roster(&self) -> &Roster {
+        &self.roster
+    }
+
+    /// Takes a heartbeat or the answer to a probe.
+    pub fn apply_report(&mut self, report: NodeReport, now: Moment) -> Applied {
+        let id = report.node;
+        let entry = self.roster.get(id);
+        if entry.is_some_and(|entry| entry.state == MemberState::Retired) {
+            return Applied::Refused;
+        }
+        if entry.is_some_and(|entry| entry.generation > report.generation) {
+            return Applied::Stale;
+        }
+        if entry.is_none() && !self.runs.contains_key(&id) && self.newcomer_count() >= MAX_STRANGERS
+        {
+            return Applied::Refused;
+        }
+        let mut changes = Vec::new();
+        let mut interval = None;
+        match self.runs.get(&id) {
+            None => changes.push(Change::Appeared(id)),
+            Some(run) if run.report.generation > report.generation => return Applied::Stale,
+            Some(run) if run.report.generation < report.generation => {
+                changes.push(Change::Restarted(id));
+            }
+            // Messages of one run may overtake each other; a goodbye is final.
+            Some(run) if run.report.leaving && !report.leaving => return Applied::Stale,
+            Some(run) => {
+                interval = Some(now.saturating_sub(run.last_heard));
+                if report.leaving && !run.report.leaving {
+                    changes.push(Change::Left(id));
+                } else if self.silent.contains(&id) {
+                    changes.push(Change::Appeared(id));
+                }
+            }
+        }
+        let fetch_roster = report.founded && report.roster_digest != self.roster.digest();
+        self.silent.remove(&id);
+        self.runs.insert(id, Run { report, last_heard: now });
+        Applied::Taken { changes, fetch_roster, interval }
+    }
+
+    /// Takes the heartbeat of a data server written for the seed.
+    pub fn apply_guest(&mut self, address: Address, now: Moment) -> Vec<Change> {
+        let known = self.guests.contains_key(&address);
+        let native = self.runs.values().any(|run| run.report.address == address);
+        if native || (!known && self.guests.len() >= MAX_STRANGERS) {
+            return Vec::new();
+        }
+        self.guests.insert(address.clone(), now);
+        if known { Vec::new() } else { vec![Change::GuestAppeared(address)] }
+    }
+
+    /// Merges a roster.
+    ///
+    /// # Errors
+    /// [`ForeignCluster`]; nothing is changed then.
+    pub fn apply_roster(
+        &mut self,
+        roster: &Roster,
+        now: Moment,
+    ) -> Result<Vec<Change>, ForeignCluster> {
+        if !self.roster.merge(roster)? {
+            return Ok(Vec::new());
+        }
+        self.await_members(now);
+        Ok(vec![Change::RosterChanged(self.roster.digest())])
+    }
+
+    /// Merges one entry, such as a data server's own.
+    pub fn apply_entry(&mut self, entry: &Entry, now: Moment) -> Vec<Change> {
+        if !self.roster.apply_entry(entry) {
+            return Vec::new();
+        }
+        self.await_members(now);
+        vec![Change::RosterChanged(self.roster.digest())]
+    }
+
+    fn await_members(&mut self, now: Moment) {
+        for entry in self.roster.members() {
+            self.awaited_since.entry(entry.id).or_insert(now);
+        }
+        let roster = &self.roster;
+        let retired =
+            |id: &NodeId| roster.get(*id).is_some_and(|entry| entry.state == MemberState::Retired);
+        self.runs.retain(|id, _| !retired(id));
+        self.awaited_since.retain(|id, _| !retired(id));
+    }
+
+    /// Lets time pass: reports what fell silent, forgets guests and newcomers
+    /// that are not heard any more.
+    pub fn apply_time(&mut self, now: Moment) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let expiry = self.expiry;
+        self.guests.retain(|address, last| {
+            let alive = now.saturating_sub(*last) <= expiry;
+            if !alive {
+                changes.push(Change::GuestExpired(address.clone()));
+            }
+            alive
+        });
+        let silent: BTreeSet<NodeId> = self
+            .known_ids()
+            .into_iter()
+            .filter(|id| !self.hearing(*id, now).may_answer())
+            .collect();
+        for id in silent.difference(&self.silent) {
+            if self.hearing(*id, now) == Hearing::Silent {
+                changes.push(Change::FellSilent(*id));
+            }
+        }
+        let roster = &self.roster;
+        self.runs.retain(|id, _| roster.get(*id).is_some() || !silent.contains(id));
+        self.silent = silent;
+        changes
+    }
+
+    /// Members of the roster that were not heard for `patience`, with the
+    /// address to probe them at.
+    #[must_use]
+    pub fn overdue(&self, patience: Duration, now: Moment) -> Vec<(NodeId, Address)> {
+        self.roster
+            .members()
+            .filter(|entry| {
+                self.runs
+                    .get(&entry.id)
+                    .is_none_or(|run| now.saturating_sub(run.last_heard) >= patience)
+            })
+            .map(|entry| (entry.id, self.address(entry)))
+            .collect()
+    }
+
+    /// How many data servers without a cluster are heard, others than `own`.
+    #[must_use]
+    pub fn newcomers(&self, own: NodeId, now: Moment) -> Vec<&NodeReport> {
+        self.runs
+            .values()
+            .filter(|run| !run.report.founded && run.report.node != own)
+            .filter(|run| self.hearing(run.report.node, now) == Hearing::Heard)
+            .map(|run| &run.report)
+            .collect()
+    }
+
+    /// What follows from all this at `now`.
+    #[must_use]
+    pub fn view(&self, now: Moment) -> View {
+        View {
+            founded: self.roster.is_founded(),
+            digest: self.roster.digest(),
+            members: self.known_ids().into_iter().filter_map(|id| self.member(id, now)).collect(),
+            guests: self.guests.keys().cloned().collect(),
+        }
+    }
+
+    fn known_ids(&self) -> BTreeSet<NodeId> {
+        self.roster.members().map(|entry| entry.id).chain(self.runs.keys().copied()).collect()
+    }
+
+    fn newcomer_count(&self) -> usize {
+        self.runs.keys().filter(|id| self.roster.get(**id).is_none()).count()
+    }
+
+    fn address(&self, entry: &Entry) -> Address {
+        match self.runs.get(&entry.id) {
+            Some(run) if run.report.generation >= entry.generation => run.report.address.clone(),
+            _ => entry.address.clone(),
+        }
+    }
+
+    fn hearing(&self, id: NodeId, now: Moment) -> Hearing {
+        let within = |since: Moment| now.saturating_sub(since) <= self.expiry;
+        match self.runs.get(&id) {
+            Some(run) if run.report.leaving => Hearing::Leaving,
+            Some(run) if within(run.last_heard) => Hearing::Heard,
+            Some(_) => Hearing::Silent,
+            None if self.awaited_since.get(&id).is_some_and(|since| within(*since)) => {
+                Hearing::Awaited
+            }
+            None => Hearing::Silent,
+        }
+    }
+
+    fn member(&self, id: NodeId, now: Moment) -> Option<Member> {
+        let entry = self.roster.get(id);
+        let run = self.runs.get(&id);
+        let report = run.map(|run| &run.report);
+        Some(Member {
+            id,
+            address: match entry {
+                Some(entry) => self.address(entry),
+                None => report?.address.clone(),
+            },
+            generation: report
+                .map(|report| report.generation)
+                .max(entry.map(|entry| entry.generation))?,
+            state: entry.map_or(MemberState::Joining, |entry| entry.state),
+            in_roster: entry.is_some(),
+            hearing: self.hearing(id, now),
+            last_heard: run.map(|run| run.last_heard),
+            free_bytes: report.map_or(0, |report| report.free_bytes),
+            total_bytes: report.map_or(0, |report| report.total_bytes),
+            weight: entry.map_or(1, |entry| entry.weight),
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "membership_tests.rs"]
+mod tests;

@@ -1,0 +1,224 @@
+//! Files. Every call blocks; callers run them through
+//! [`crate::Runtime::blocking`] or on threads of their own.
+
+#![expect(clippy::disallowed_types, clippy::disallowed_methods, reason = "this is the seam itself")]
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+/// How a file is opened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OpenMode {
+    /// For reading; it must exist.
+    Read,
+    /// For reading and writing; it must not exist.
+    CreateNew,
+    /// For reading and writing; it must exist.
+    Write,
+}
+
+/// Room on the disk below a directory, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// Size of the file system.
+    pub total_bytes: u64,
+    /// What this process may still write.
+    pub free_bytes: u64,
+}
+
+/// An open file. Offsets are given with each call, so that many threads can use
+/// one file.
+pub trait File: Send + Sync + fmt::Debug {
+    /// Reads until `buffer` is full or the file ends; returns how much.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+
+    /// Writes all of `bytes`.
+    ///
+    /// # Errors
+    /// As the operating system gives them; part may have been written.
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+
+    /// Makes what was written, and the length, survive a power cut (fdatasync).
+    ///
+    /// # Errors
+    /// After one the file must be considered lost: never call it again.
+    fn sync_data(&self) -> io::Result<()>;
+
+    /// Length in bytes.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the length is 0.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Cuts or extends the file.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+}
+
+/// Held while a process uses a volume; released when dropped or when the
+/// process ends in whatever way.
+pub trait VolumeLock: Send + Sync + fmt::Debug {}
+
+/// The file system as the store sees it.
+pub trait FileSystem: Send + Sync + fmt::Debug {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// `NotFound` or `AlreadyExists` as the mode says, and the system's others.
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
+
+    /// Gives a file another name, atomically replacing what had that name. Not
+    /// durable before [`Self::sync_directory`].
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
+
+    /// Removes a file. Not durable before [`Self::sync_directory`].
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+
+    /// Creates a directory and those above it that are missing; not durable
+    /// before the directory above each is synced.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn create_directories(&self, path: &Path) -> io::Result<()>;
+
+    /// Makes the names in a directory survive a power cut.
+    ///
+    /// # Errors
+    /// As the operating system gives them; see [`File::sync_data`].
+    fn sync_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// The names in a directory, in order.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
+
+    /// Room on the disk.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn space(&self, path: &Path) -> io::Result<Space>;
+
+    /// Locks a file, which is created if it is missing, against every other
+    /// process; `None` if another one holds it.
+    ///
+    /// # Errors
+    /// As the operating system gives them.
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VolumeLock>>>;
+}
+
+#[derive(Debug)]
+pub(crate) struct RealFileSystem;
+
+impl File for fs::File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut filled = 0;
+        while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            match FileExt::read_at(self, rest, offset + filled as u64) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        Self::sync_data(self)
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        Self::set_len(self, bytes)
+    }
+}
+
+#[derive(Debug)]
+struct RealLock {
+    _file: fs::File,
+}
+
+impl VolumeLock for RealLock {}
+
+impl FileSystem for RealFileSystem {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let mut options = fs::OpenOptions::new();
+        match mode {
+            OpenMode::Read => options.read(true),
+            OpenMode::CreateNew => options.read(true).write(true).create_new(true),
+            OpenMode::Write => options.read(true).write(true),
+        };
+        Ok(Box::new(options.open(path)?))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        fs::rename(from, to)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        fs::remove_file(path)
+    }
+
+    fn create_directories(&self, path: &Path) -> io::Result<()> {
+        fs::create_dir_all(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        fs::File::open(path)?.sync_all()
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        let mut names =
+            fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let stat = rustix::fs::statvfs(path)?;
+        Ok(Space {
+            total_bytes: stat.f_blocks.saturating_mul(stat.f_frsize),
+            free_bytes: stat.f_bavail.saturating_mul(stat.f_frsize),
+        })
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VolumeLock>>> {
+        let mut options = fs::OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        match file.try_lock() {
+            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Err(fs::TryLockError::WouldBlock) => Ok(None),
+            Err(fs::TryLockError::Error(error)) => Err(error),
+        }
+    }
+}
