@@ -5,14 +5,26 @@
 //! delay messages, and may be away for hours; nothing relies on it for
 //! correctness. Object bytes never travel over it.
 
+pub mod conformance;
+mod inbox;
+mod memory;
+mod metrics;
+mod rabbit;
+
 use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_core::wire::{EXCHANGE_API_SERVERS, EXCHANGE_DATA_SERVERS, EXCHANGE_LOCATE, Headers};
+use holdfast_core::wire::{
+    EXCHANGE_API_SERVERS, EXCHANGE_DATA_SERVERS, EXCHANGE_LOCATE, HeaderValue, Headers,
+};
+pub use inbox::{INBOX_MESSAGES, Inbox};
+pub use memory::{MemoryBroker, MemoryBrokerOptions, MemoryBus};
+pub use metrics::BusMetrics;
+pub use rabbit::{RabbitBus, RabbitConfig, RabbitUrlError};
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 /// What a message is about: who listens to a topic gets every message of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,6 +104,13 @@ pub enum BusError {
         /// The limit.
         limit: Duration,
     },
+    /// A part of the message is longer than a message can carry, or empty where
+    /// it must not be. It was not sent.
+    #[error("the {part} does not fit a message")]
+    Invalid {
+        /// The part: `body`, `headers`, `reply_to` or `correlation_id`.
+        part: &'static str,
+    },
     /// The broker refused, or the connection broke.
     #[error("the broker failed: {source}")]
     Broker {
@@ -120,24 +139,53 @@ pub trait Bus: Send + Sync + fmt::Debug + 'static {
     /// Whether messages travel, and each change of it.
     fn health(&self) -> watch::Receiver<BusHealth>;
 
-    /// Closes the connection after what was sent before. Later calls fail.
+    /// Closes the connection after what was sent before. Later calls fail, and
+    /// the queues of the [`Inbox`] end once they are empty. Bounded in time.
     async fn close(&self);
 }
 
-/// The way in: bounded queues, one for each topic that was asked for and one
-/// for answers, so that a flood of one does not hold up another. When a queue
-/// is full, messages are dropped and counted.
-#[derive(Debug)]
-pub struct Inbox {
-    /// Heartbeats, if asked for.
-    pub api_servers: mpsc::Receiver<Message>,
-    /// Single-name locates, if asked for.
-    pub data_servers: mpsc::Receiver<Message>,
-    /// Batched locates, if asked for.
-    pub locate: mpsc::Receiver<Message>,
-    /// Answers to this process's own requests.
-    pub replies: mpsc::Receiver<Message>,
+/// Longest `reply_to` and `correlation_id` in bytes: AMQP counts them in one
+/// byte. Both come from the network.
+pub(crate) const SHORT_TEXT_BYTES: usize = 255;
+
+/// Largest body in bytes, in both directions. The largest message that Holdfast
+/// sends is a locate answer of `MAX_ANSWER_BYTES`, which is less.
+pub const MESSAGE_BYTES: usize = 4 << 20;
+
+/// Largest headers in bytes on the way out. They travel in one frame, which
+/// RabbitMQ allows 128 KiB; a larger one would cost the connection.
+pub(crate) const HEADER_BYTES: usize = 64 << 10;
+
+impl Message {
+    /// Whether the message can be sent, so that every bus refuses the same.
+    fn check(&self) -> Result<(), BusError> {
+        let headers: usize =
+            self.headers.iter().map(|(name, value)| header_bytes(name, value)).sum();
+        let long_name = self.headers.keys().any(|name| name.len() > SHORT_TEXT_BYTES);
+        let correlation_bytes = self.correlation_id.as_ref().map_or(0, String::len);
+        match () {
+            () if self.body.len() > MESSAGE_BYTES => Err(BusError::Invalid { part: "body" }),
+            () if headers > HEADER_BYTES || long_name => Err(BusError::Invalid { part: "headers" }),
+            () if correlation_bytes > SHORT_TEXT_BYTES => {
+                Err(BusError::Invalid { part: "correlation_id" })
+            }
+            () => Ok(()),
+        }
+    }
 }
 
-/// Messages that wait in each queue of an [`Inbox`].
-pub const INBOX_MESSAGES: usize = 4_096;
+fn check_reply_to(reply_to: &str) -> Result<(), BusError> {
+    if reply_to.is_empty() || reply_to.len() > SHORT_TEXT_BYTES {
+        return Err(BusError::Invalid { part: "reply_to" });
+    }
+    Ok(())
+}
+
+/// Name, type and value, as AMQP writes them.
+fn header_bytes(name: &str, value: &HeaderValue) -> usize {
+    let value = match value {
+        HeaderValue::Int(_) => 8,
+        HeaderValue::Text(text) => 4 + text.len(),
+    };
+    2 + name.len() + value
+}

@@ -164,6 +164,8 @@ mod tests {
                     free_bytes: 0,
                     total_bytes: 0,
                     weight: 1,
+                    founded: true,
+                    newcomers_seen: 0,
                 })
                 .collect(),
             ..View::default()

@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::membership::View;
-use crate::node::{Address, NodeId};
+use crate::membership::{Hearing, View};
+use crate::node::{Address, Generation, NodeId};
 use crate::object::{Kind, Stat};
 use crate::wire::locate::BatchAnswer;
 
@@ -29,8 +29,12 @@ pub struct Located {
     pub replicas: Vec<Replica>,
     /// Members that might hold something newer and did not say.
     pub unheard: Vec<NodeId>,
+    /// Members that answered about this name.
+    pub answered: Vec<NodeId>,
     /// Whether so few are unheard that no acknowledged write can be hidden.
     pub complete: bool,
+    /// Median of the wall clocks of those that answered, Unix milliseconds.
+    pub clock_millis: Option<u64>,
 }
 
 /// What a locate proves.
@@ -84,7 +88,12 @@ impl ReadQuorum {
 enum Asked {
     Waiting,
     Unheard,
-    Answered { address: Address, found: BTreeMap<u32, Stat>, unknown: BTreeSet<u32> },
+    Answered {
+        address: Address,
+        unix_millis: u64,
+        found: BTreeMap<u32, Stat>,
+        unknown: BTreeSet<u32>,
+    },
 }
 
 /// One batch of names, asked of every member.
@@ -93,6 +102,8 @@ pub struct Round {
     quorum: ReadQuorum,
     names: usize,
     asked: BTreeMap<NodeId, Asked>,
+    /// The newest known run of each member: an older one may have forgotten.
+    generations: BTreeMap<NodeId, Generation>,
 }
 
 impl Round {
@@ -100,7 +111,8 @@ impl Round {
     /// members are counted, but not waited for.
     #[must_use]
     pub fn new(quorum: ReadQuorum, names: usize, view: &View) -> Self {
-        let mut round = Self { quorum, names, asked: BTreeMap::new() };
+        let (asked, generations) = (BTreeMap::new(), BTreeMap::new());
+        let mut round = Self { quorum, names, asked, generations };
         round.apply_view(view);
         round
     }
@@ -111,6 +123,8 @@ impl Round {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
         self.asked.retain(|id, _| members.contains_key(id));
+        self.generations =
+            view.roster_members().map(|member| (member.id, member.generation)).collect();
         for (id, may_answer) in members {
             let asked = self.asked.entry(id).or_insert(if may_answer {
                 Asked::Waiting
@@ -124,8 +138,13 @@ impl Round {
     }
 
     /// Takes an answer. That of a member which is not in the roster is ignored,
-    /// as is a second one.
+    /// as is a second one, and one of an earlier run: a volume that was copied or
+    /// rolled back does not know what it lacks.
     pub fn apply_answer(&mut self, answer: &BatchAnswer) {
+        let known = self.generations.get(&answer.node);
+        if known.is_some_and(|known| *known > answer.generation) {
+            return;
+        }
         let Some(asked) = self.asked.get_mut(&answer.node) else {
             return;
         };
@@ -134,6 +153,7 @@ impl Round {
         }
         *asked = Asked::Answered {
             address: answer.address.clone(),
+            unix_millis: answer.unix_millis,
             found: answer.found.iter().cloned().collect(),
             unknown: answer.unknown.iter().copied().collect(),
         };
@@ -144,6 +164,20 @@ impl Round {
     pub fn apply_failure(&mut self, id: NodeId) {
         if let Some(asked @ Asked::Waiting) = self.asked.get_mut(&id) {
             *asked = Asked::Unheard;
+        }
+    }
+
+    /// What this member answered proves nothing after all: it counts as unheard.
+    pub fn revoke(&mut self, id: NodeId) {
+        if let Some(asked) = self.asked.get_mut(&id) {
+            *asked = Asked::Unheard;
+        }
+    }
+
+    /// Members that said they shut down are waited for no longer.
+    pub fn give_up_leaving(&mut self, view: &View) {
+        for member in view.members.iter().filter(|m| m.hearing == Hearing::Leaving) {
+            self.apply_failure(member.id);
         }
     }
 
@@ -180,12 +214,15 @@ impl Round {
     #[must_use]
     pub fn outcome(&self, index: u32) -> Located {
         let mut located = Located::default();
+        let mut clocks = Vec::new();
         for (id, asked) in &self.asked {
             match asked {
                 Asked::Answered { unknown, .. } if unknown.contains(&index) => {
                     located.unheard.push(*id);
                 }
-                Asked::Answered { address, found, .. } => {
+                Asked::Answered { address, found, unix_millis, .. } => {
+                    clocks.push(*unix_millis);
+                    located.answered.push(*id);
                     located.replicas.extend(found.get(&index).map(|stat| Replica {
                         node: *id,
                         address: address.clone(),
@@ -199,6 +236,9 @@ impl Round {
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
         let somebody_heard = located.unheard.len() < self.asked.len();
+        clocks.sort_unstable();
+        // The lower of the two in the middle: one fast clock of two decides nothing.
+        located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();
         located.complete = somebody_heard && self.quorum.allows(located.unheard.len());
         located
     }

@@ -1,5 +1,5 @@
 use super::*;
-use crate::membership::{Hearing, Member};
+use crate::membership::Member;
 use crate::node::Generation;
 use crate::object::{Digest, Metadata};
 use crate::roster::{MemberState, RosterDigest};
@@ -31,6 +31,8 @@ fn view(members: &[(u128, Hearing)]) -> View {
                 free_bytes: 0,
                 total_bytes: 0,
                 weight: 1,
+                founded: true,
+                newcomers_seen: 0,
             })
             .collect(),
         guests: Vec::new(),
@@ -56,6 +58,7 @@ fn answer(bits: u128, found: &[(u32, Stat)], unknown: &[u32]) -> BatchAnswer {
         address: address(bits),
         roster_digest: RosterDigest(1),
         mono_millis: 0,
+        unix_millis: 7,
         found: found.to_vec(),
         unknown: unknown.to_vec(),
     }
@@ -75,12 +78,21 @@ fn absent_needs_every_member_when_there_is_one_copy() {
 
 #[test]
 fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
-    for hearing in [Silent, Leaving] {
-        let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, hearing)]));
-        round.apply_answer(&answer(1, &[], &[]));
-        assert!(round.is_decided());
-        assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
-    }
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
+}
+
+#[test]
+fn a_leaving_member_is_waited_for_until_it_is_given_up() {
+    let members = view(&[(1, Heard), (2, Leaving)]);
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &members);
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(!round.is_decided(), "it may still answer");
+    round.give_up_leaving(&members);
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
 }
 
 #[test]
@@ -158,6 +170,26 @@ fn with_a_quorum_enough_answers_decide_before_all_are_in() {
     round.apply_answer(&answer(2, &[], &[]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn an_earlier_run_proves_nothing() {
+    let mut members = view(&[(1, Heard)]);
+    members.members[0].generation = Generation(2);
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &members);
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(!round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(1)]));
+    round.apply_answer(&BatchAnswer { generation: Generation(2), ..answer(1, &[], &[]) });
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn the_median_clock_is_that_of_a_slower_half() {
+    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Heard)]));
+    round.apply_answer(&BatchAnswer { unix_millis: 900, ..answer(1, &[], &[]) });
+    round.apply_answer(&BatchAnswer { unix_millis: 5, ..answer(2, &[], &[]) });
+    assert_eq!(round.outcome(0).clock_millis, Some(5));
 }
 
 #[test]

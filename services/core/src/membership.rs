@@ -30,7 +30,8 @@ pub enum Hearing {
     Awaited,
     /// Not heard for longer than the expiry.
     Silent,
-    /// It said that it shuts down: silent at once.
+    /// It said that it shuts down: no new data for it. It may still answer for a
+    /// moment, and is silent once the expiry has passed.
     Leaving,
 }
 
@@ -52,7 +53,7 @@ impl Hearing {
     /// Whether an answer of this member is worth waiting for.
     #[must_use]
     pub fn may_answer(self) -> bool {
-        matches!(self, Self::Heard | Self::Awaited)
+        matches!(self, Self::Heard | Self::Awaited | Self::Leaving)
     }
 }
 
@@ -80,6 +81,10 @@ pub struct Member {
     pub total_bytes: u64,
     /// Share of the data it should get.
     pub weight: u32,
+    /// Whether it belongs to a cluster, as it last said.
+    pub founded: bool,
+    /// How many data servers without a cluster it sees, as it last said.
+    pub newcomers_seen: u32,
 }
 
 /// What follows from all that was heard up to one moment.
@@ -111,6 +116,16 @@ impl View {
     pub fn writable(&self) -> impl Iterator<Item = &Member> {
         self.roster_members().filter(|member| {
             member.state == MemberState::Active && member.hearing == Hearing::Heard
+        })
+    }
+
+    /// Data servers without a cluster that are heard, `own` excluded.
+    pub fn newcomers(&self, own: NodeId) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(move |member| {
+            !member.in_roster
+                && !member.founded
+                && member.hearing == Hearing::Heard
+                && member.id != own
         })
     }
 
@@ -252,6 +267,12 @@ impl Membership {
         if known { Vec::new() } else { vec![Change::GuestAppeared(address)] }
     }
 
+    /// Whether this address is known as that of a guest.
+    #[must_use]
+    pub fn is_guest(&self, address: &Address) -> bool {
+        self.guests.contains_key(address)
+    }
+
     /// Merges a roster.
     ///
     /// # Errors
@@ -331,17 +352,6 @@ impl Membership {
             .collect()
     }
 
-    /// How many data servers without a cluster are heard, others than `own`.
-    #[must_use]
-    pub fn newcomers(&self, own: NodeId, now: Moment) -> Vec<&NodeReport> {
-        self.runs
-            .values()
-            .filter(|run| !run.report.founded && run.report.node != own)
-            .filter(|run| self.hearing(run.report.node, now) == Hearing::Heard)
-            .map(|run| &run.report)
-            .collect()
-    }
-
     /// What follows from all this at `now`.
     #[must_use]
     pub fn view(&self, now: Moment) -> View {
@@ -371,9 +381,9 @@ impl Membership {
     fn hearing(&self, id: NodeId, now: Moment) -> Hearing {
         let within = |since: Moment| now.saturating_sub(since) <= self.expiry;
         match self.runs.get(&id) {
+            Some(run) if !within(run.last_heard) => Hearing::Silent,
             Some(run) if run.report.leaving => Hearing::Leaving,
-            Some(run) if within(run.last_heard) => Hearing::Heard,
-            Some(_) => Hearing::Silent,
+            Some(_) => Hearing::Heard,
             None if self.awaited_since.get(&id).is_some_and(|since| within(*since)) => {
                 Hearing::Awaited
             }
@@ -401,6 +411,8 @@ impl Membership {
             free_bytes: report.map_or(0, |report| report.free_bytes),
             total_bytes: report.map_or(0, |report| report.total_bytes),
             weight: entry.map_or(1, |entry| entry.weight),
+            founded: report.map_or(entry.is_some(), |report| report.founded),
+            newcomers_seen: report.map_or(0, |report| report.newcomers_seen),
         })
     }
 }

@@ -86,6 +86,8 @@ fn a_goodbye_silences_at_once_and_only_a_new_run_undoes_it() {
     assert_eq!(membership.apply_report(report(1, 4), at(3)), Applied::Stale);
     assert_eq!(membership.apply_report(report(1, 3), at(3)), Applied::Stale);
     assert_eq!(hearing(&membership, 1, at(3)), Some(Hearing::Leaving));
+    assert_eq!(membership.view(at(3)).writable().count(), 0);
+    assert_eq!(hearing(&membership, 1, at(13)), Some(Hearing::Silent));
     membership.apply_report(report(1, 5), at(4));
     assert_eq!(hearing(&membership, 1, at(4)), Some(Hearing::Heard));
 }

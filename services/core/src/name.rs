@@ -92,6 +92,32 @@ impl Key {
     }
 }
 
+impl Key {
+    /// The key as the seed's services write it into a path and a message: what
+    /// most clients leave as it is stays as it is, since the seed compares
+    /// escaped names.
+    #[must_use]
+    pub fn to_seed_path(&self) -> String {
+        utf8_percent_encode(&self.0, SEED_ESCAPED).to_string()
+    }
+}
+
+const SEED_ESCAPED: &AsciiSet = &ESCAPED
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')')
+    .remove(b'*')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b':')
+    .remove(b'@');
+
 /// RFC 3986 unreserved characters stay; a lone `.` or `..` would be a path
 /// step, so dots are escaped too.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');

@@ -14,7 +14,7 @@ pub struct NodeId(u128);
 impl NodeId {
     /// Makes an id of 128 random bits.
     #[must_use]
-    pub fn from_bits(bits: u128) -> Self {
+    pub const fn from_bits(bits: u128) -> Self {
         Self(bits)
     }
 

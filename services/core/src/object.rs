@@ -1,5 +1,6 @@
 //! What is known of one stored version of an object.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -55,12 +56,21 @@ pub enum Kind {
     Tombstone,
 }
 
+/// Headers of a PUT that describe its payload and come back with a GET, beside
+/// `Content-Type`.
+pub const KEPT_HEADERS: [&str; 5] =
+    ["cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
+
 /// What a client said about an object beside its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Metadata {
     /// The `Content-Type` of the PUT, given back unchanged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+    /// Other headers that describe the payload, by lower-case name, given back
+    /// unchanged; see [`KEPT_HEADERS`].
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub headers: BTreeMap<String, String>,
     /// When the writer took the object, in Unix milliseconds.
     #[serde(default)]
     pub modified_unix_millis: u64,

@@ -98,7 +98,7 @@ impl Entry {
 }
 
 /// Sixty-four bits that differ when two rosters differ.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct RosterDigest(pub u64);
 
 impl fmt::Display for RosterDigest {

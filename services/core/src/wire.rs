@@ -4,6 +4,7 @@
 
 pub mod heartbeat;
 pub mod locate;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 

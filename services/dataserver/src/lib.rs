@@ -1,1 +1,25 @@
-//! placeholder
+//! The data service: keeps objects on one volume and says what it holds.
+//!
+//! | room | purpose |
+//! |---|---|
+//! | [`server`] | puts the parts together and runs them |
+//! | [`identity`], [`admission`] | who this is, and becoming a member |
+//! | [`report`], [`heartbeat`] | telling the others |
+//! | [`locate`] | answering "do you hold this?" |
+//! | [`handlers`], [`staging`] | object bytes, for other services |
+//!
+//! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
+//! coordinator that an api runs takes them.
+
+pub mod admission;
+pub mod config;
+pub mod error;
+pub mod handlers;
+pub mod heartbeat;
+pub mod identity;
+pub mod locate;
+pub mod metrics;
+pub mod report;
+pub mod routes;
+pub mod server;
+pub mod staging;

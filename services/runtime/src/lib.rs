@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use files::{File, FileSystem, OpenMode, Space, VolumeLock};
 pub use network::{Connection, Listener, Network};
+pub use real::instant_origin;
 use thiserror::Error;
 
 /// A boxed future that can move between threads.

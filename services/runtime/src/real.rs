@@ -7,6 +7,13 @@ use std::time::{Duration, SystemTime};
 
 use crate::{BoxFuture, Clock, Entropy, Spawner, Task};
 
+/// An arbitrary `Instant`, for libraries that count in them: only differences
+/// to it mean anything, and those must come from [`crate::Runtime::now`].
+#[must_use]
+pub fn instant_origin() -> std::time::Instant {
+    std::time::Instant::now()
+}
+
 #[derive(Debug)]
 pub(crate) struct RealClock;
 

@@ -89,3 +89,11 @@ pub enum StoreError {
     #[error("the work on the volume did not finish: it panicked or the process shuts down")]
     WorkLost,
 }
+
+impl StoreError {
+    /// A payload was handed to another volume than the one it was staged on.
+    pub(crate) fn foreign_staged(path: PathBuf) -> Self {
+        let source = io::Error::new(io::ErrorKind::InvalidInput, "it was staged on another volume");
+        Self::Io { action: "commit a payload to", path, source }
+    }
+}

@@ -4,7 +4,13 @@
 //! process. Engines differ in how they lay bytes out; what they guarantee is the
 //! same, and `conformance` holds every engine to it.
 
+pub mod conformance;
+mod decide;
 mod error;
+pub mod file_engine;
+mod index;
+pub mod memory;
+pub mod metrics;
 
 use std::fmt;
 use std::ops::Range;
@@ -12,11 +18,15 @@ use std::ops::Range;
 use async_trait::async_trait;
 use bytes::Bytes;
 pub use error::StoreError;
+pub use file_engine::{FileStore, FileStoreOptions};
 use futures_util::stream::BoxStream;
 use holdfast_core::name::{Bucket, Key, ObjectName};
 use holdfast_core::object::{Digest, Metadata, Stat};
 use holdfast_core::version::Version;
 use holdfast_runtime::Space;
+pub use index::MAX_PAGE_ENTRIES;
+pub use memory::MemoryStore;
+pub use metrics::StoreMetrics;
 
 /// What became of a write.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +106,7 @@ pub struct ListRequest {
     pub prefix: String,
     /// Only keys after this one, in byte order.
     pub start_after: Option<Key>,
-    /// At most this many entries.
+    /// At most this many entries, and at most [`MAX_PAGE_ENTRIES`].
     pub limit: usize,
 }
 
@@ -108,6 +118,11 @@ pub struct ListPage {
     pub entries: Vec<(Key, Stat)>,
     /// Whether more follow.
     pub more: bool,
+    /// How many names of the volume, of whichever bucket, are known to be
+    /// damaged beyond reading: when it is not 0, one of them may be missing
+    /// here, and only another replica can tell. [`Store::stat`] of such a name
+    /// is an error.
+    pub unreadable_count: u64,
 }
 
 /// How full a volume is.
@@ -147,7 +162,8 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     ///
     /// # Errors
     /// [`StoreError::VersionConflict`] when this version is there with another
-    /// content, and as [`Self::stage`]. After [`StoreError::Poisoned`] it is
+    /// content, [`StoreError::Corrupt`] when what is there cannot be read and
+    /// may be newer, and as [`Self::stage`]. After [`StoreError::Poisoned`] it is
     /// unknown whether the write happened.
     async fn commit(
         &self,
@@ -178,6 +194,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// As [`Self::commit`].
     async fn delete(&self, name: ObjectName, stamp: Stamp) -> Result<PutOutcome, StoreError>;
+
+    /// Forgets exactly `version` of `name`, because the caller knows that a newer
+    /// one is durable elsewhere; false when something else is here, which is
+    /// kept. After `Ok` this holds after a power cut too.
+    ///
+    /// # Errors
+    /// [`StoreError::Poisoned`], [`StoreError::Io`].
+    async fn forget(&self, name: &ObjectName, version: Version) -> Result<bool, StoreError>;
 
     /// The newest version of each name, tombstones too, in the order of the
     /// names. One that cannot be read does not spoil the others.

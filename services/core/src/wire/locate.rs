@@ -15,9 +15,13 @@ use crate::roster::RosterDigest;
 /// escaped, a batch stays under [`MAX_BATCH_BYTES`].
 pub const MAX_BATCH_NAMES: usize = 256;
 
-/// Largest batch, request or answer, that is read: JSON may write a byte of a
-/// key as six.
+/// Largest request that is read: JSON may write a byte of a key as six.
 pub const MAX_BATCH_BYTES: usize = MAX_BATCH_NAMES * (6 * 1024 + 1024);
+
+/// Largest answer that is read: six headers of 1 KiB are kept with an object,
+/// and JSON may write a character of a header as two. Must not exceed what the
+/// bus carries.
+pub const MAX_ANSWER_BYTES: usize = MAX_BATCH_NAMES * (2 * 6 * 1024 + 1024);
 
 /// Longest single-name request that is read.
 pub const MAX_SINGLE_BYTES: usize = 6 * 1024 + 2;
@@ -57,6 +61,8 @@ pub struct BatchAnswer {
     pub roster_digest: RosterDigest,
     /// When the answerer looked, on its own monotonic clock, in milliseconds.
     pub mono_millis: u64,
+    /// The answerer's wall clock, Unix milliseconds: a write takes the median.
+    pub unix_millis: u64,
     /// What it holds, by place in the request, tombstones too.
     pub found: Vec<(u32, Stat)>,
     /// Names of which it cannot tell, by place: an I/O error is not a "no".
@@ -127,8 +133,9 @@ impl BatchRequest {
     pub fn decode(body: &[u8]) -> Result<Self, LocateWireError> {
         let request: Self = parse(body, MAX_BATCH_BYTES)?;
         check_protocol(request.protocol)?;
-        if request.names.len() > MAX_BATCH_NAMES {
-            return Err(LocateWireError::TooMany { names: request.names.len() });
+        let names = request.names.len().max(request.traces.len());
+        if names > MAX_BATCH_NAMES {
+            return Err(LocateWireError::TooMany { names });
         }
         Ok(request)
     }
@@ -146,7 +153,7 @@ impl BatchAnswer {
     /// # Errors
     /// [`LocateWireError`]; the message is to be dropped and counted.
     pub fn decode(body: &[u8]) -> Result<Self, LocateWireError> {
-        let answer: Self = parse(body, MAX_BATCH_BYTES)?;
+        let answer: Self = parse(body, MAX_ANSWER_BYTES)?;
         check_protocol(answer.protocol)?;
         Ok(answer)
     }

@@ -1,0 +1,78 @@
+//! The api's settings, all from the environment.
+
+use std::time::Duration;
+
+use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
+use holdfast_core::settings::{BadSetting, BadSettings, SettingsReader};
+
+/// What an api is told by its environment.
+#[derive(Debug, Clone)]
+pub struct ApiConfig {
+    /// What it has in common with a data server.
+    pub common: CommonSettings,
+}
+
+impl holdfast_coordinator::process::Settings for ApiConfig {
+    fn common(&self) -> &CommonSettings {
+        &self.common
+    }
+}
+
+impl ApiConfig {
+    /// Reads the settings from variables.
+    ///
+    /// # Errors
+    /// [`BadSettings`] with everything that is wrong, not the first of it.
+    pub fn from_variables(
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, BadSettings> {
+        Self::read(variables, false)
+    }
+
+    /// Reads the settings of an api that shares its process with its data
+    /// server and needs no broker.
+    ///
+    /// # Errors
+    /// As [`Self::from_variables`].
+    pub fn embedded(
+        variables: impl Iterator<Item = (String, String)>,
+    ) -> Result<Self, BadSettings> {
+        Self::read(variables, true)
+    }
+
+    fn read(
+        variables: impl Iterator<Item = (String, String)>,
+        alone: bool,
+    ) -> Result<Self, BadSettings> {
+        // Every field is optional text, so this cannot fail for what a variable
+        // says.
+        let raw: RawCommon = envy::from_iter(variables).map_err(|error| {
+            BadSettings(vec![BadSetting { variable: "environment", reason: error.to_string() }])
+        })?;
+        let defaults = Defaults {
+            listen: "127.0.0.1:8080",
+            admin: "127.0.0.1:9090",
+            shutdown_delay: Duration::from_secs(5),
+        };
+        let mut reader = SettingsReader::default();
+        let common = CommonSettings::read(&raw, &defaults, &mut reader);
+        reader.require(
+            alone || common.broker.is_some() || !common.peers.is_empty(),
+            "RABBITMQ_SERVER",
+            "set the broker's amqp:// URL, or DATASERVER_PEERS to run without a broker",
+        );
+        reader.finish(Self { common })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_api_needs_a_way_to_its_data_servers() {
+        assert!(ApiConfig::from_variables(std::iter::empty()).is_err());
+        let peers = ("DATASERVER_PEERS".to_owned(), "ds:8080".to_owned());
+        assert!(ApiConfig::from_variables([peers].into_iter()).is_ok());
+    }
+}

@@ -1,0 +1,20 @@
+//! `holdfast-api`: read the settings, connect, run, shut down.
+
+use std::process::ExitCode;
+
+use holdfast_api::config::ApiConfig;
+use holdfast_api::server;
+use holdfast_coordinator::process::{self, Process};
+
+fn main() -> ExitCode {
+    process::main("holdfast-api", env!("CARGO_PKG_VERSION"), ApiConfig::from_variables, run)
+}
+
+async fn run(config: ApiConfig, process: Process) -> anyhow::Result<()> {
+    let common = config.common.clone();
+    let connection = process.connect(&common, &server::TOPICS)?;
+    let Process { runtime, metrics, shutdown, .. } = process;
+    let (listening, _ports) = tokio::sync::oneshot::channel();
+    server::run(runtime, config, metrics, connection, shutdown, listening).await?;
+    Ok(())
+}

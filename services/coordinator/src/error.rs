@@ -1,0 +1,214 @@
+//! What clients are told when something is wrong.
+
+use std::time::Duration;
+
+use holdfast_core::name::NameError;
+use holdfast_core::node::NodeId;
+use holdfast_http::problem::Problem;
+use http::StatusCode;
+use thiserror::Error;
+
+use crate::locator::LocateError;
+
+/// After how long a client should try again when a member may be back by then:
+/// one heartbeat interval.
+const RETRY_SOON: Duration = Duration::from_secs(5);
+
+/// Why a request was refused. Every variant says what to do about it.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// The name is none.
+    #[error("{0}; use 1 to 1,024 bytes of UTF-8, percent-encoded once")]
+    Name(#[from] NameError),
+    /// A header cannot be understood.
+    #[error("the header {header} cannot be used: {reason}")]
+    Header {
+        /// Which one.
+        header: &'static str,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The write has a condition, which this release cannot keep.
+    #[error(
+        "conditional writes are not supported by this release; send the request without {header}"
+    )]
+    ConditionalWrite {
+        /// The header with the condition.
+        header: &'static str,
+    },
+    /// The payload is larger than is allowed.
+    #[error("the object is larger than the {limit_bytes} bytes allowed here (MAX_OBJECT_BYTES)")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// The client stopped sending.
+    #[error("the body ended before it was complete; nothing was stored, send it again")]
+    BodyIncomplete,
+    /// The client sent nothing for too long.
+    #[error("no byte of the body came for too long; nothing was stored, send it again")]
+    BodyTooSlow,
+    /// The payload is not what the client announced.
+    #[error(
+        "the body does not match the {algorithm} that was sent with it; nothing was stored, send it again"
+    )]
+    DigestMismatch {
+        /// The checksum that differs.
+        algorithm: &'static str,
+    },
+    /// There is no such object, for certain.
+    #[error("there is no object of this name")]
+    NotFound,
+    /// There may be such an object.
+    #[error(
+        "whether this object exists cannot be told while data servers are silent; try again when they are back"
+    )]
+    Incomplete {
+        /// Those that did not say.
+        silent: Vec<NodeId>,
+    },
+    /// There is nobody to store anything.
+    #[error(
+        "no data server is available; check that data servers run and reach the broker or are listed in DATASERVER_PEERS"
+    )]
+    NoDataServers,
+    /// Every disk is full.
+    #[error("no data server has room for this object; delete objects or add a data server")]
+    NoSpace,
+    /// Nothing was stored.
+    #[error("the data servers did not take the object; nothing was stored, send it again")]
+    WriteFailed,
+    /// It is not known whether the write happened.
+    #[error(
+        "the data server did not confirm the write; it may or may not have happened, read the object to find out"
+    )]
+    OutcomeUnknown,
+    /// The object exists but could not be read.
+    #[error("the object exists but its data server could not read it; try again")]
+    ReadFailed,
+    /// The bytes of the only copy are damaged.
+    #[error(
+        "the object exists but its bytes are damaged on disk; restore it from a backup or write it again"
+    )]
+    Damaged,
+    /// The range lies outside the object.
+    #[error("the range does not lie within the {size_bytes} bytes of the object")]
+    Range {
+        /// What there is.
+        size_bytes: u64,
+    },
+    /// A condition of a read does not hold.
+    #[error("the object is not the one that the request's conditions name")]
+    PreconditionFailed,
+    /// Too much is going on.
+    #[error("too many requests are waiting; try again")]
+    Overloaded,
+    /// This process is about to end.
+    #[error("this server is shutting down; try another one")]
+    ShuttingDown,
+    /// The path has no such method.
+    #[error("this path does not support the method; it supports {allow}")]
+    Method {
+        /// What it supports.
+        allow: &'static str,
+    },
+    /// There is no such path.
+    #[error("there is nothing at this path; objects are at /objects/<name>")]
+    NoRoute,
+}
+
+impl ObjectError {
+    /// The HTTP status of each error: the only place that decides it.
+    #[must_use]
+    pub fn status(&self) -> StatusCode {
+        match self {
+            Self::Name(_)
+            | Self::Header { .. }
+            | Self::BodyIncomplete
+            | Self::DigestMismatch { .. } => StatusCode::BAD_REQUEST,
+            Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Self::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
+            Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
+            Self::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::ConditionalWrite { .. } => StatusCode::NOT_IMPLEMENTED,
+            Self::Incomplete { .. }
+            | Self::NoDataServers
+            | Self::WriteFailed
+            | Self::OutcomeUnknown
+            | Self::ReadFailed
+            | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
+        }
+    }
+
+    /// The word for each error that programs may rely on.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Name(_) => "bad-name",
+            Self::Header { .. } => "bad-header",
+            Self::ConditionalWrite { .. } => "conditional-write",
+            Self::TooLarge { .. } => "too-large",
+            Self::BodyIncomplete => "body-incomplete",
+            Self::BodyTooSlow => "body-too-slow",
+            Self::DigestMismatch { .. } => "digest-mismatch",
+            Self::NotFound => "not-found",
+            Self::Incomplete { .. } => "incomplete",
+            Self::NoDataServers => "no-data-servers",
+            Self::NoSpace => "no-space",
+            Self::WriteFailed => "write-failed",
+            Self::OutcomeUnknown => "outcome-unknown",
+            Self::ReadFailed => "read-failed",
+            Self::Damaged => "damaged",
+            Self::Range { .. } => "bad-range",
+            Self::PreconditionFailed => "precondition-failed",
+            Self::Overloaded => "overloaded",
+            Self::ShuttingDown => "shutting-down",
+            Self::Method { .. } => "method-not-allowed",
+            Self::NoRoute => "no-route",
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Incomplete { .. } | Self::NoDataServers => Some(RETRY_SOON),
+            Self::Overloaded
+            | Self::WriteFailed
+            | Self::OutcomeUnknown
+            | Self::ReadFailed
+            | Self::ShuttingDown => Some(Duration::from_secs(1)),
+            _ => None,
+        }
+    }
+
+    /// The answer for it.
+    #[must_use]
+    pub fn to_problem(&self) -> Problem {
+        let mut problem = Problem::new(self.status(), self.code(), self.to_string());
+        if let Some(retry_after) = self.retry_after() {
+            problem = problem.with_retry_after(retry_after);
+        }
+        match self {
+            Self::Incomplete { silent } => {
+                let silent: Vec<String> = silent.iter().map(NodeId::to_string).collect();
+                problem.with_member("silent", silent)
+            }
+            Self::Method { allow } => problem.with_allow(allow),
+            Self::Range { size_bytes } => problem.with_member("size_bytes", *size_bytes),
+            _ => problem,
+        }
+    }
+}
+
+impl From<LocateError> for ObjectError {
+    fn from(error: LocateError) -> Self {
+        match error {
+            LocateError::Overloaded => Self::Overloaded,
+            LocateError::Closed => Self::ShuttingDown,
+        }
+    }
+}

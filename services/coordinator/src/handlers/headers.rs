@@ -1,0 +1,177 @@
+//! Request headers that mean something for an object, and those of an answer.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use holdfast_core::object::{KEPT_HEADERS, Metadata};
+use holdfast_core::version::Version;
+use http::header::{
+    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
+    IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+};
+use warp::reply::Response;
+
+use crate::error::ObjectError;
+use crate::objects::Expected;
+
+/// Longest value of a header that is kept with an object.
+const MAX_KEPT_BYTES: usize = 1_024;
+
+/// A condition that is not kept must not be ignored: the client relies on it.
+pub(super) fn refuse_conditional_write(headers: &HeaderMap) -> Result<(), ObjectError> {
+    let conditions = [
+        (IF_MATCH, "If-Match"),
+        (IF_NONE_MATCH, "If-None-Match"),
+        (IF_MODIFIED_SINCE, "If-Modified-Since"),
+        (IF_UNMODIFIED_SINCE, "If-Unmodified-Since"),
+    ];
+    match conditions.into_iter().find(|(name, _)| headers.contains_key(name)) {
+        Some((_, header)) => Err(ObjectError::ConditionalWrite { header }),
+        None => Ok(()),
+    }
+}
+
+/// What is kept with an object beside its bytes.
+pub(super) fn metadata(headers: &HeaderMap) -> Result<Metadata, ObjectError> {
+    if headers.contains_key(CONTENT_RANGE) {
+        let reason = "an object is always written whole";
+        return Err(ObjectError::Header { header: "Content-Range", reason });
+    }
+    let text = |name: &str, header: &'static str| match headers.get(name) {
+        None => Ok(None),
+        Some(value) if value.len() > MAX_KEPT_BYTES => {
+            Err(ObjectError::Header { header, reason: "its value is longer than 1,024 bytes" })
+        }
+        Some(value) => match value.to_str() {
+            Ok(text) => Ok(Some(text.to_owned())),
+            Err(_) => Err(ObjectError::Header { header, reason: "its value is not ASCII" }),
+        },
+    };
+    let mut metadata = Metadata {
+        content_type: text(CONTENT_TYPE.as_str(), "Content-Type")?,
+        ..Metadata::default()
+    };
+    for name in KEPT_HEADERS {
+        if let Some(value) = text(name, name)? {
+            metadata.headers.insert(name.to_owned(), value);
+        }
+    }
+    Ok(metadata)
+}
+
+/// The checksums of `Content-MD5` (RFC 1864), `Digest` (RFC 3230),
+/// `Content-Digest` and `Repr-Digest` (RFC 9530). Unknown algorithms are
+/// ignored, as those standards want.
+pub(super) fn expected_digests(headers: &HeaderMap) -> Result<Expected, ObjectError> {
+    let mut expected = Expected::default();
+    if let Some(value) = headers.get("content-md5") {
+        let text = value.to_str().unwrap_or("");
+        note(&mut expected, "Content-MD5", "md5", text)?;
+    }
+    for value in headers.get_all("digest") {
+        for part in value.to_str().unwrap_or("").split(',') {
+            let (algorithm, text) = part.trim().split_once('=').unwrap_or((part, ""));
+            note(&mut expected, "Digest", algorithm, text)?;
+        }
+    }
+    for (name, header) in [("content-digest", "Content-Digest"), ("repr-digest", "Repr-Digest")] {
+        for value in headers.get_all(name) {
+            for part in value.to_str().unwrap_or("").split(',') {
+                let (algorithm, text) = part.trim().split_once('=').unwrap_or((part, ""));
+                let text = text.strip_prefix(':').and_then(|text| text.strip_suffix(':'));
+                note(&mut expected, header, algorithm, text.unwrap_or("?"))?;
+            }
+        }
+    }
+    Ok(expected)
+}
+
+fn note(
+    expected: &mut Expected,
+    header: &'static str,
+    algorithm: &str,
+    text: &str,
+) -> Result<(), ObjectError> {
+    let (slot, length) = match algorithm.to_ascii_lowercase().as_str() {
+        "md5" => (&mut expected.md5, 16),
+        "sha-256" => (&mut expected.sha256, 32),
+        "sha-512" => (&mut expected.sha512, 64),
+        _ => return Ok(()),
+    };
+    match STANDARD.decode(text) {
+        Ok(hash) if hash.len() == length => *slot = Some(hash),
+        _ => {
+            let reason = "it is not the base64 of a hash of that length";
+            return Err(ObjectError::Header { header, reason });
+        }
+    }
+    Ok(())
+}
+
+/// A strong tag: a version belongs to one content for ever.
+pub(super) fn etag(version: Version) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{version}\"")).expect("hexadecimal digits in quotes")
+}
+
+/// What 416 must say.
+pub(super) fn set_unsatisfied_range(response: &mut Response, size_bytes: u64) {
+    let value = format!("bytes */{size_bytes}");
+    let value = HeaderValue::try_from(value).expect("digits");
+    response.headers_mut().insert(CONTENT_RANGE, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        let pair = |(name, value): &(&'static str, &'static str)| {
+            (http::HeaderName::from_static(name), HeaderValue::from_static(value))
+        };
+        pairs.iter().map(pair).collect()
+    }
+
+    #[test]
+    fn digests_are_read_in_all_their_forms() {
+        let md5 = "1B2M2Y8AsgTpgAmY7PhCfg==";
+        let sha = "47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=";
+        let all = [
+            headers(&[
+                ("content-md5", md5),
+                ("content-digest", "sha-256=:47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=:"),
+            ]),
+            headers(&[(
+                "digest",
+                "MD5=1B2M2Y8AsgTpgAmY7PhCfg==, SHA-256=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=, unixsum=3",
+            )]),
+        ];
+        for headers in all {
+            let expected = expected_digests(&headers).expect("well formed");
+            assert_eq!(expected.md5, STANDARD.decode(md5).ok());
+            assert_eq!(expected.sha256, STANDARD.decode(sha).ok());
+        }
+        for bad in
+            [("content-md5", "x"), ("digest", "sha-256=AAAA"), ("content-digest", "sha-256=AA==")]
+        {
+            assert!(expected_digests(&headers(&[bad])).is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_describes_the_payload_is_kept() {
+        let kept = metadata(&headers(&[
+            ("content-type", "a/b"),
+            ("content-encoding", "gzip"),
+            ("x", "y"),
+        ]));
+        let kept = kept.expect("well formed");
+        assert_eq!(kept.content_type.as_deref(), Some("a/b"));
+        assert_eq!(kept.headers.len(), 1);
+        assert!(metadata(&headers(&[("content-range", "bytes 0-1/2")])).is_err());
+    }
+
+    #[test]
+    fn a_condition_is_never_ignored() {
+        assert!(refuse_conditional_write(&headers(&[("if-none-match", "*")])).is_err());
+        assert!(refuse_conditional_write(&headers(&[("x", "*")])).is_ok());
+    }
+}

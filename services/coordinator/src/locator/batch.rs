@@ -1,0 +1,115 @@
+//! One batch of names that is out.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_core::locate::{ReadQuorum, Round};
+use holdfast_core::membership::View;
+use holdfast_core::node::NodeId;
+use holdfast_core::wire::PROTOCOL_VERSION;
+use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
+use holdfast_telemetry::trace;
+use tracing::Span;
+
+use super::Lookup;
+use crate::metrics::LocateMetrics;
+
+/// A batch, its lookups and what has been answered.
+pub(super) struct Batch {
+    pub(super) request: Bytes,
+    pub(super) sent: Duration,
+    lookups: Vec<Lookup>,
+    round: Round,
+    /// Members whose roster is being fetched: nothing is concluded meanwhile.
+    including: BTreeSet<NodeId>,
+    /// Members that were asked over HTTP.
+    asked_http: BTreeSet<NodeId>,
+    span: Span,
+}
+
+impl Batch {
+    pub(super) fn new(id: u64, lookups: Vec<Lookup>, view: &View, now: Duration) -> Self {
+        let span = tracing::info_span!("locate_batch", names = lookups.len());
+        let mut request = BatchRequest {
+            protocol: PROTOCOL_VERSION,
+            id,
+            names: lookups.iter().map(|lookup| lookup.name.clone()).collect(),
+            trace: span.in_scope(trace::current_traceparent),
+            traces: std::collections::BTreeMap::new(),
+        };
+        for (index, lookup) in (0u32..).zip(&lookups) {
+            if let Some(trace) = &lookup.trace {
+                trace::add_link(&span, trace);
+                request.traces.insert(index, trace.clone());
+            }
+        }
+        Self {
+            request: Bytes::from(request.encode()),
+            sent: now,
+            round: Round::new(ReadQuorum::SINGLE_COPY, lookups.len(), view),
+            lookups,
+            including: BTreeSet::new(),
+            asked_http: BTreeSet::new(),
+            span,
+        }
+    }
+
+    /// Takes an answer, or holds it back until the roster that its sender knows
+    /// is included here; returns true in that case.
+    pub(super) fn apply_answer(&mut self, answer: &BatchAnswer, included: bool) -> bool {
+        if !included {
+            self.including.insert(answer.node);
+        }
+        self.round.apply_answer(answer);
+        !included
+    }
+
+    /// The roster of `node` is included now, or it could not be: then what it
+    /// answered proves nothing.
+    pub(super) fn apply_included(&mut self, node: NodeId, included: bool) {
+        if self.including.remove(&node) && !included {
+            self.round.revoke(node);
+        }
+    }
+
+    pub(super) fn apply_failure(&mut self, node: NodeId) {
+        self.round.apply_failure(node);
+    }
+
+    /// Who shuts down has answered by now, or is gone.
+    pub(super) fn give_up_leaving(&mut self, view: &View) {
+        self.round.give_up_leaving(view);
+    }
+
+    pub(super) fn apply_view(&mut self, view: &View) {
+        self.round.apply_view(view);
+    }
+
+    /// Members that are still waited for and were not asked over HTTP yet; they
+    /// count as asked from now on.
+    pub(super) fn take_unasked(&mut self) -> Vec<NodeId> {
+        let waiting = self.round.waiting();
+        waiting.into_iter().filter(|node| self.asked_http.insert(*node)).collect()
+    }
+
+    pub(super) fn is_decided(&self) -> bool {
+        self.including.is_empty() && self.round.is_decided()
+    }
+
+    /// Answers every lookup with what is known now.
+    pub(super) fn finish(mut self, metrics: &LocateMetrics, now: Duration) {
+        // At the deadline: a roster that is still missing may name a member
+        // that holds the object.
+        for node in std::mem::take(&mut self.including) {
+            self.round.revoke(node);
+        }
+        let outcomes = self.round.outcomes();
+        self.span.in_scope(|| tracing::trace!("locate batch is over"));
+        for (lookup, located) in self.lookups.into_iter().zip(outcomes) {
+            metrics.on_outcome(&located, now.saturating_sub(lookup.started).as_secs_f64());
+            // Whoever asked may have gone.
+            let _ = lookup.reply.send(located);
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! The owner of every lookup.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_bus::{Bus, BusHealth, Message, Topic};
+use holdfast_core::node::NodeId;
+use holdfast_core::roster::RosterDigest;
+use holdfast_core::wire::locate::{BatchAnswer, MAX_BATCH_NAMES, decode_single_answer};
+use holdfast_runtime::Runtime;
+use tokio::sync::{mpsc, watch};
+use tracing::debug;
+
+use super::batch::Batch;
+use super::guests::GuestQueue;
+use super::{GuestLookup, LocatorConfig, LocatorParts, Lookup};
+use crate::cluster::{Cluster, Snapshot};
+use crate::data_servers::DataServers;
+use crate::metrics::LocateMetrics;
+
+/// Marks the answers to batches among the replies. The seed's have no mark.
+const CORRELATION_PREFIX: &str = "batch-";
+
+/// What helpers of the task report back.
+enum Event {
+    Answered { batch: u64, answer: BatchAnswer },
+    Unreachable { batch: u64, node: NodeId },
+    Included { batch: u64, node: NodeId, included: bool },
+    NotPublished { batch: u64 },
+}
+
+pub(super) struct LocatorTask {
+    runtime: Runtime,
+    config: LocatorConfig,
+    cluster: Cluster,
+    snapshot: watch::Receiver<Arc<Snapshot>>,
+    bus: Arc<dyn Bus>,
+    health: watch::Receiver<BusHealth>,
+    replies: Option<mpsc::Receiver<Message>>,
+    data_servers: DataServers,
+    metrics: LocateMetrics,
+    events: mpsc::Sender<Event>,
+    received: mpsc::Receiver<Event>,
+    queue: VecDeque<Lookup>,
+    batches: BTreeMap<u64, Batch>,
+    guests: GuestQueue,
+    next_batch: u64,
+}
+
+impl LocatorTask {
+    pub(super) fn new(parts: LocatorParts) -> Self {
+        let (events, received) = mpsc::channel(4_096);
+        Self {
+            snapshot: parts.cluster.watch(),
+            health: parts.bus.health(),
+            // Answers to an earlier run of this process must not be taken for
+            // answers to this one.
+            next_batch: parts.runtime.random_u64() >> 1,
+            runtime: parts.runtime,
+            config: parts.config,
+            cluster: parts.cluster,
+            bus: parts.bus,
+            replies: Some(parts.replies),
+            data_servers: parts.data_servers,
+            metrics: parts.metrics,
+            events,
+            received,
+            queue: VecDeque::new(),
+            batches: BTreeMap::new(),
+            guests: GuestQueue::default(),
+        }
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut lookups: mpsc::Receiver<Lookup>,
+        mut guest_lookups: mpsc::Receiver<GuestLookup>,
+    ) {
+        let mut replies = self.replies.take().expect("set in new, taken once, here");
+        loop {
+            let sleep = self.runtime.sleep(self.until_next_deadline());
+            tokio::select! {
+                biased;
+                Some(message) = replies.recv() => {
+                    self.on_reply(&message);
+                    // Answers come in bursts: read what is there at once.
+                    while let Ok(message) = replies.try_recv() {
+                        self.on_reply(&message);
+                    }
+                }
+                Some(event) = self.received.recv() => self.on_event(event),
+                changed = self.snapshot.changed() => match changed {
+                    Ok(()) => self.on_snapshot(),
+                    Err(_) => break,
+                },
+                lookup = lookups.recv(), if self.queue.len() < super::MAX_WAITING => {
+                    let Some(lookup) = lookup else { break };
+                    self.queue.push_back(lookup);
+                    while self.queue.len() < MAX_BATCH_NAMES
+                        && let Ok(lookup) = lookups.try_recv()
+                    {
+                        self.queue.push_back(lookup);
+                    }
+                }
+                Some(lookup) = guest_lookups.recv(), if self.guests.has_room() => {
+                    self.guests.push(lookup);
+                }
+                () = sleep => {}
+            }
+            self.advance();
+        }
+    }
+
+    /// Whatever happened: finish what is decided, give up what is due, send
+    /// what may be sent.
+    fn advance(&mut self) {
+        let now = self.runtime.now();
+        self.ask_unanswered_over_http(now);
+        let over: Vec<u64> = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| batch.is_decided() || now >= batch.sent + self.config.timeout)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            if let Some(batch) = self.batches.remove(&id) {
+                batch.finish(&self.metrics, now);
+            }
+        }
+        if self.guests.deadline().is_some_and(|deadline| now >= deadline) {
+            self.guests.finish(None);
+        }
+        if let Some(message) = self.guests.next(now, self.config.timeout) {
+            self.publish(Topic::DataServers, message, None);
+        }
+        while !self.queue.is_empty() && self.may_send(now) {
+            self.send_batch(now);
+        }
+        self.metrics.waiting.set(self.queue.len() as f64);
+    }
+
+    fn may_send(&self, now: Duration) -> bool {
+        let young = |batch: &&Batch| now < batch.sent + self.config.batch_patience;
+        self.batches.values().filter(young).count() < self.config.batches_in_flight
+    }
+
+    fn send_batch(&mut self, now: Duration) {
+        let names = self.queue.len().min(MAX_BATCH_NAMES);
+        let lookups: Vec<Lookup> = self
+            .queue
+            .drain(..names)
+            // Whoever asked may have gone while it waited.
+            .filter(|lookup| !lookup.reply.is_closed())
+            .collect();
+        if lookups.is_empty() {
+            return;
+        }
+        let id = self.next_batch;
+        self.next_batch = self.next_batch.wrapping_add(1);
+        self.metrics.batch_names.observe(lookups.len() as f64);
+        let snapshot = self.snapshot.borrow().clone();
+        let batch = Batch::new(id, lookups, &snapshot.view, now);
+        let message = Message {
+            body: batch.request.clone(),
+            correlation_id: Some(format!("{CORRELATION_PREFIX}{id}")),
+            wants_reply: true,
+            ..Message::default()
+        };
+        self.batches.insert(id, batch);
+        if self.health.borrow().is_connected() {
+            self.metrics.requests.with_label_values(&["bus"]).inc();
+            self.publish(Topic::Locate, message, Some(id));
+        } else {
+            self.ask_over_http(id);
+        }
+        // A batch without anybody to ask is decided already.
+        if self.batches.get(&id).is_some_and(Batch::is_decided)
+            && let Some(batch) = self.batches.remove(&id)
+        {
+            batch.finish(&self.metrics, now);
+        }
+    }
+
+    fn publish(&self, topic: Topic, message: Message, batch: Option<u64>) {
+        let (bus, events) = (Arc::clone(&self.bus), self.events.clone());
+        self.runtime.spawn("locate-publish", async move {
+            if let Err(error) = bus.publish(topic, message).await {
+                debug!(%error, "a locate did not go out over the bus");
+                if let Some(batch) = batch {
+                    let _ = events.send(Event::NotPublished { batch }).await;
+                }
+            }
+        });
+    }
+
+    fn ask_unanswered_over_http(&mut self, now: Duration) {
+        let due: Vec<u64> = self
+            .batches
+            .iter()
+            .filter(|(_, batch)| now >= batch.sent + self.config.fallback_after)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.ask_over_http(id);
+            if let Some(batch) = self.batches.get_mut(&id) {
+                batch.give_up_leaving(&self.snapshot.borrow().view);
+            }
+        }
+    }
+
+    fn ask_over_http(&mut self, id: u64) {
+        let snapshot = self.snapshot.borrow().clone();
+        let Some(batch) = self.batches.get_mut(&id) else { return };
+        for node in batch.take_unasked() {
+            let Some(member) = snapshot.view.member(node) else { continue };
+            self.metrics.requests.with_label_values(&["http"]).inc();
+            let (data_servers, events) = (self.data_servers.clone(), self.events.clone());
+            let (address, request) = (member.address.clone(), batch.request.clone());
+            let limit = self.config.timeout;
+            self.runtime.spawn("locate-http", async move {
+                let event = match data_servers.locate(&address, node, request, limit).await {
+                    Ok(answer) => Event::Answered { batch: id, answer },
+                    Err(error) => {
+                        debug!(%node, %address, %error, "a locate over HTTP failed");
+                        Event::Unreachable { batch: id, node }
+                    }
+                };
+                let _ = events.send(event).await;
+            });
+        }
+    }
+
+    fn on_reply(&mut self, message: &Message) {
+        let correlation = message.correlation_id.as_deref().unwrap_or("");
+        let Some(id) = correlation.strip_prefix(CORRELATION_PREFIX) else {
+            self.on_guest_reply(message);
+            return;
+        };
+        match BatchAnswer::decode(&message.body) {
+            Ok(answer) if id.parse() == Ok(answer.id) => self.on_answer(answer.id, &answer),
+            Ok(_) => self.metrics.dropped.with_label_values(&["body"]).inc(),
+            Err(error) => {
+                debug!(%error, "dropped a locate answer that cannot be understood");
+                self.metrics.dropped.with_label_values(&[error.reason()]).inc();
+            }
+        }
+    }
+
+    fn on_guest_reply(&mut self, message: &Message) {
+        match decode_single_answer(&message.body) {
+            // Holdfast's own data servers answer single names too; they have
+            // been asked in a batch.
+            Ok(address) if self.snapshot.borrow().view.guests.contains(&address) => {
+                self.guests.finish(Some(&address));
+            }
+            Ok(_) => {}
+            Err(error) => self.metrics.dropped.with_label_values(&[error.reason()]).inc(),
+        }
+    }
+
+    fn on_answer(&mut self, id: u64, answer: &BatchAnswer) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            self.metrics.dropped.with_label_values(&["late"]).inc();
+            return;
+        };
+        let included = self.snapshot.borrow().includes(answer.roster_digest);
+        if batch.apply_answer(answer, included) {
+            self.include(id, answer, answer.roster_digest);
+        }
+    }
+
+    /// The answerer knows a roster that is not known here: nothing is concluded
+    /// before it is.
+    fn include(&self, batch: u64, answer: &BatchAnswer, digest: RosterDigest) {
+        let (cluster, events) = (self.cluster.clone(), self.events.clone());
+        let (node, address) = (answer.node, answer.address.clone());
+        self.runtime.spawn("locate-include", async move {
+            let included = cluster.include(node, address, digest).await;
+            let _ = events.send(Event::Included { batch, node, included }).await;
+        });
+    }
+
+    fn on_event(&mut self, event: Event) {
+        match event {
+            Event::Answered { batch, answer } => self.on_answer(batch, &answer),
+            Event::Unreachable { batch, node } => {
+                if let Some(batch) = self.batches.get_mut(&batch) {
+                    batch.apply_failure(node);
+                }
+            }
+            Event::Included { batch, node, included } => {
+                // The snapshot that came of it first: it may name more members.
+                self.on_snapshot();
+                // Members that it names did not get the question.
+                self.ask_over_http(batch);
+                if let Some(batch) = self.batches.get_mut(&batch) {
+                    batch.apply_included(node, included);
+                }
+            }
+            Event::NotPublished { batch } => self.ask_over_http(batch),
+        }
+    }
+
+    fn on_snapshot(&mut self) {
+        let snapshot = self.snapshot.borrow_and_update().clone();
+        for batch in self.batches.values_mut() {
+            batch.apply_view(&snapshot.view);
+        }
+    }
+
+    fn until_next_deadline(&self) -> Duration {
+        let now = self.runtime.now();
+        let batches = self.batches.values().flat_map(|batch| {
+            [
+                batch.sent + self.config.batch_patience,
+                batch.sent + self.config.fallback_after,
+                batch.sent + self.config.timeout,
+            ]
+        });
+        batches
+            .chain(self.guests.deadline())
+            .filter(|deadline| *deadline > now)
+            .min()
+            .map_or(Duration::from_secs(60), |deadline| deadline - now)
+    }
+}

@@ -1,0 +1,243 @@
+//! What membership and locate count.
+
+use holdfast_core::locate::{Located, Verdict};
+use holdfast_core::membership::{Hearing, View};
+use holdfast_core::node::Address;
+use holdfast_core::roster::MemberState;
+use holdfast_telemetry::metrics::Metrics;
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+
+const HEARTBEAT_INTERVAL_BUCKETS: [f64; 15] =
+    [0.5, 1.0, 2.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0, 60.0];
+const HEARTBEAT_DELAY_BUCKETS: [f64; 13] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+const LOCATE_BUCKETS: [f64; 15] =
+    [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 2.5, 5.0];
+const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
+
+/// States that `holdfast_dataservers` shows: those of the roster while the
+/// member is heard, and these two.
+const SILENT: &str = "silent";
+const GUEST: &str = "guest";
+
+/// Counts of the membership task. Clones share the counts.
+#[derive(Clone, Debug)]
+pub struct ClusterMetrics {
+    pub(crate) heartbeats_received: IntCounterVec,
+    pub(crate) heartbeats_dropped: IntCounterVec,
+    pub(crate) last_received: GaugeVec,
+    pub(crate) heartbeat_interval: Histogram,
+    pub(crate) heartbeat_delay: Histogram,
+    pub(crate) data_servers: IntGaugeVec,
+    pub(crate) roster_known: Gauge,
+    pub(crate) roster_fetches: IntCounterVec,
+    pub(crate) probes: IntCounterVec,
+}
+
+/// Counts of the locator. Clones share the counts.
+#[derive(Clone, Debug)]
+pub struct LocateMetrics {
+    pub(crate) duration: HistogramVec,
+    pub(crate) batch_names: Histogram,
+    pub(crate) requests: IntCounterVec,
+    pub(crate) dropped: IntCounterVec,
+    pub(crate) waiting: Gauge,
+}
+
+/// Counts of what clients ask for beyond what HTTP shows.
+#[derive(Clone, Debug)]
+pub struct ObjectMetrics {
+    pub(crate) reads_continued: IntCounterVec,
+    pub(crate) refused: IntCounterVec,
+}
+
+/// Every label value shows from the start, as 0.
+fn labelled(counters: IntCounterVec, values: &[&str]) -> IntCounterVec {
+    for value in values {
+        counters.with_label_values(&[value]);
+    }
+    counters
+}
+
+impl ClusterMetrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let heartbeats_received = labelled(
+            metrics.counters(
+                "holdfast_heartbeats_received_total",
+                "Heartbeats and answers to probes that were taken, by data server.",
+                &["dataserver"],
+            )?,
+            &[],
+        );
+        let last_received = metrics.gauges(
+            "holdfast_heartbeat_last_received_timestamp_seconds",
+            "When a data server was last heard, as Unix time.",
+            &["dataserver"],
+        )?;
+        let data_servers = metrics.int_gauges(
+            "holdfast_dataservers",
+            "Data servers known, by state.",
+            &["state"],
+        )?;
+        let made = Self {
+            heartbeats_received,
+            last_received,
+            data_servers,
+            heartbeats_dropped: labelled(
+                metrics.counters(
+                    "holdfast_heartbeats_dropped_total",
+                    "Heartbeats that were not taken, by reason.",
+                    &["reason"],
+                )?,
+                &["body", "header", "protocol", "stale", "refused"],
+            ),
+            heartbeat_interval: metrics.histogram(
+                "holdfast_heartbeat_interval_seconds",
+                "Time between two heartbeats of one data server.",
+                &HEARTBEAT_INTERVAL_BUCKETS,
+            )?,
+            heartbeat_delay: metrics.histogram(
+                "holdfast_heartbeat_delay_seconds",
+                "Time from sending to receiving a heartbeat, by the two wall clocks.",
+                &HEARTBEAT_DELAY_BUCKETS,
+            )?,
+            roster_known: metrics.gauge(
+                "holdfast_roster_known",
+                "1 once a roster is known: without one no absence can be proven.",
+            )?,
+            roster_fetches: labelled(
+                metrics.counters(
+                    "holdfast_roster_fetches_total",
+                    "Rosters fetched from data servers, by result.",
+                    &["result"],
+                )?,
+                &["ok", "error"],
+            ),
+            probes: labelled(
+                metrics.counters(
+                    "holdfast_probes_total",
+                    "Members asked over HTTP because no heartbeat came, by result.",
+                    &["result"],
+                )?,
+                &["ok", "error"],
+            ),
+        };
+        made.on_view(&View::default());
+        Ok(made)
+    }
+
+    pub(crate) fn on_heartbeat(&self, address: &Address, unix_millis: u64) {
+        let labels = &[address.as_str()];
+        self.heartbeats_received.with_label_values(labels).inc();
+        self.last_received.with_label_values(labels).set(unix_millis as f64 / 1_000.0);
+    }
+
+    pub(crate) fn forget(&self, address: &Address) {
+        // An address that was never heard has no series.
+        let _ = self.heartbeats_received.remove_label_values(&[address.as_str()]);
+        let _ = self.last_received.remove_label_values(&[address.as_str()]);
+    }
+
+    pub(crate) fn on_view(&self, view: &View) {
+        let heard = |hearing| matches!(hearing, Hearing::Heard | Hearing::Awaited);
+        let count = |state: &str, count: usize| {
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.data_servers.with_label_values(&[state]).set(count);
+        };
+        for state in MemberState::ALL {
+            let members = view.members.iter();
+            let of_state = members.filter(|m| m.state == state && heard(m.hearing)).count();
+            if state != MemberState::Retired {
+                count(state.as_str(), of_state);
+            }
+        }
+        count(SILENT, view.roster_members().filter(|m| !heard(m.hearing)).count());
+        count(GUEST, view.guests.len());
+        self.roster_known.set(if view.founded { 1.0 } else { 0.0 });
+    }
+}
+
+impl LocateMetrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let duration = metrics.histograms(
+            "holdfast_locate_duration_seconds",
+            "Time from a lookup to its outcome, by result.",
+            &LOCATE_BUCKETS,
+            &["result"],
+        )?;
+        for result in ["found", "absent", "incomplete"] {
+            duration.with_label_values(&[result]);
+        }
+        Ok(Self {
+            duration,
+            batch_names: metrics.histogram(
+                "holdfast_locate_batch_names",
+                "Names in one locate message.",
+                &BATCH_BUCKETS,
+            )?,
+            requests: labelled(
+                metrics.counters(
+                    "holdfast_locate_requests_total",
+                    "Locate requests sent, by transport: one to all over the bus, one to each over \
+                 HTTP.",
+                    &["transport"],
+                )?,
+                &["bus", "http"],
+            ),
+            dropped: labelled(
+                metrics.counters(
+                    "holdfast_locate_messages_dropped_total",
+                    "Locate messages that were not taken, by reason.",
+                    &["reason"],
+                )?,
+                &["body", "protocol", "size", "late"],
+            ),
+            waiting: metrics
+                .gauge("holdfast_locate_waiting", "Lookups that wait for a batch to leave.")?,
+        })
+    }
+
+    pub(crate) fn on_outcome(&self, located: &Located, seconds: f64) {
+        let result = match located.verdict() {
+            Verdict::Found(_) => "found",
+            Verdict::Absent => "absent",
+            Verdict::Incomplete(_) => "incomplete",
+        };
+        self.duration.with_label_values(&[result]).observe(seconds);
+    }
+}
+
+impl ObjectMetrics {
+    /// Makes and registers them.
+    ///
+    /// # Errors
+    /// When they are registered already.
+    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        Ok(Self {
+            reads_continued: labelled(
+                metrics.counters(
+                    "holdfast_reads_continued_total",
+                    "Reads whose replica broke in the middle, by whether they could be continued.",
+                    &["result"],
+                )?,
+                &["ok", "error"],
+            ),
+            refused: labelled(
+                metrics.counters(
+                    "holdfast_refusals_total",
+                    "Requests that were refused, by the code in the answer.",
+                    &["code"],
+                )?,
+                &[],
+            ),
+        })
+    }
+}

@@ -1,0 +1,132 @@
+//! How object bytes travel between services: the headers and bodies of a data
+//! server's internal HTTP paths.
+//!
+//! | method and path | meaning |
+//! |---|---|
+//! | `GET /internal/v1/state` | a [`super::heartbeat::NodeReport`] |
+//! | `GET`, `POST /internal/v1/roster` | the roster; merge one into it |
+//! | `POST /internal/v1/locate` | a batch, as over the broker |
+//! | `PUT /internal/v1/objects/<bucket>/<key>` | a small payload or a tombstone, in one message |
+//! | `GET /internal/v1/objects/<bucket>/<key>` | the bytes of one exact version |
+//! | `DELETE /internal/v1/objects/<bucket>/<key>` | forget one exact version |
+//! | `POST /internal/v1/staging` | the bytes of a large payload |
+//! | `PUT /internal/v1/staging/<id>/objects/<bucket>/<key>` | give them a name and a version |
+//! | `DELETE /internal/v1/staging/<id>` | take them back |
+
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Bucket, Key, NameError, ObjectName};
+use crate::node::ParseError;
+use crate::object::{Digest, Stat};
+
+/// The [`crate::version::Version`] that is written, read or forgotten.
+pub const HEADER_VERSION: &str = "holdfast-version";
+/// The [`crate::object::Kind`] that is written.
+pub const HEADER_KIND: &str = "holdfast-kind";
+/// The [`crate::object::Metadata`] that is written, as percent-encoded JSON.
+pub const HEADER_METADATA: &str = "holdfast-metadata";
+/// The [`Digest`] of the payload, as the sender computed it.
+pub const HEADER_DIGEST: &str = "holdfast-digest";
+/// The [`crate::node::NodeId`] that the sender means: an address may have come
+/// to belong to another member.
+pub const HEADER_NODE: &str = "holdfast-node";
+/// The [`Stat`] of what is read, as percent-encoded JSON.
+pub const HEADER_STAT: &str = "holdfast-stat";
+
+/// What became of a write, as the data server tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "kebab-case")]
+pub enum WriteOutcome {
+    /// It is durable.
+    Stored,
+    /// It was there already.
+    AlreadyStored,
+    /// Something newer is there.
+    Superseded {
+        /// What is there.
+        newest: Stat,
+    },
+}
+
+/// A payload that was received and waits for its name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Received {
+    /// How to refer to it.
+    pub staging: StagingId,
+    /// How many bytes came.
+    pub size_bytes: u64,
+    /// Their digest.
+    pub digest: Digest,
+}
+
+/// Names a staged payload on one data server, in one run of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StagingId(pub u64);
+
+impl std::fmt::Display for StagingId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl FromStr for StagingId {
+    type Err = ParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let plain = text.len() == 16 && text.bytes().all(|b| b.is_ascii_hexdigit());
+        match u64::from_str_radix(text, 16) {
+            Ok(id) if plain => Ok(Self(id)),
+            _ => Err(ParseError::new(text, "a staging id of 16 hexadecimal digits")),
+        }
+    }
+}
+
+impl Serialize for StagingId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for StagingId {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// The path of an object below `/internal/v1/objects` and its like.
+#[must_use]
+pub fn object_path(name: &ObjectName) -> String {
+    format!("objects/{}/{}", name.bucket.as_str(), name.key.to_path())
+}
+
+/// Understands `<bucket>/<key>` as [`object_path`] writes it.
+///
+/// # Errors
+/// [`NameError`].
+pub fn parse_object_path(raw: &str) -> Result<ObjectName, NameError> {
+    let (bucket, key) = raw.split_once('/').ok_or(NameError::Empty)?;
+    Ok(ObjectName::new(Bucket::new(bucket)?, Key::from_path(key)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_object_survives_its_path() {
+        let name = ObjectName::seed(Key::new("a/../b \0é").expect("short"));
+        let path = object_path(&name);
+        assert_eq!(path, "objects/objects/a%2F%2E%2E%2Fb%20%00%C3%A9");
+        let rest = path.strip_prefix("objects/").expect("just seen");
+        assert_eq!(parse_object_path(rest), Ok(name));
+        assert!(parse_object_path("objects").is_err());
+    }
+
+    #[test]
+    fn an_outcome_is_told_by_its_name() {
+        let json = serde_json::to_string(&WriteOutcome::AlreadyStored).expect("plain");
+        assert_eq!(json, r#"{"outcome":"already-stored"}"#);
+    }
+}

@@ -1,0 +1,171 @@
+//! The data server's settings, all from the environment.
+
+use std::path::PathBuf;
+
+use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
+use holdfast_core::settings::{BadSetting, BadSettings, SettingsReader, parse_bytes, parse_count};
+use serde::Deserialize;
+use std::time::Duration;
+
+/// The variables that only a data server has, as they are written.
+#[derive(Debug, Clone, Default, Deserialize)]
+struct RawDataServer {
+    storage_root: Option<String>,
+    initial_members: Option<String>,
+    reserve_bytes: Option<String>,
+    zone: Option<String>,
+}
+
+/// What a data server is told by its environment.
+#[derive(Debug, Clone)]
+pub struct DataServerConfig {
+    /// What it has in common with an api.
+    pub common: CommonSettings,
+    /// `STORAGE_ROOT`: the directory that holds the volume.
+    pub storage_root: PathBuf,
+    /// `INITIAL_MEMBERS` (1): how many empty data servers must see each other
+    /// before they become a new cluster.
+    pub initial_members: usize,
+    /// `RESERVE_BYTES` (64MiB): what is left free on the disk for tombstones
+    /// and for the file system itself.
+    pub reserve_bytes: u64,
+    /// `ZONE`: the failure zone it runs in.
+    pub zone: Option<String>,
+    /// Found a cluster at once, without looking for others: for one process
+    /// that has api and data server in it. Not a variable.
+    pub alone: bool,
+}
+
+impl holdfast_coordinator::process::Settings for DataServerConfig {
+    fn common(&self) -> &CommonSettings {
+        &self.common
+    }
+}
+
+impl DataServerConfig {
+    /// Reads the settings from variables.
+    ///
+    /// # Errors
+    /// [`BadSettings`] with everything that is wrong, not the first of it.
+    pub fn from_variables(
+        variables: impl Iterator<Item = (String, String)> + Clone,
+    ) -> Result<Self, BadSettings> {
+        Self::read(variables, false)
+    }
+
+    /// Reads the settings of a data server that shares its process with an api
+    /// and needs no broker.
+    ///
+    /// # Errors
+    /// As [`Self::from_variables`].
+    pub fn embedded(
+        variables: impl Iterator<Item = (String, String)> + Clone,
+    ) -> Result<Self, BadSettings> {
+        Self::read(variables, true)
+    }
+
+    fn read(
+        variables: impl Iterator<Item = (String, String)> + Clone,
+        alone: bool,
+    ) -> Result<Self, BadSettings> {
+        let mut reader = SettingsReader::default();
+        let common: RawCommon = parse(variables.clone())?;
+        let raw: RawDataServer = parse(variables)?;
+        let defaults = Defaults {
+            listen: "127.0.0.1:8081",
+            admin: "127.0.0.1:9091",
+            shutdown_delay: Duration::from_secs(5),
+        };
+        let common = CommonSettings::read(&common, &defaults, &mut reader);
+        reader.require(
+            common.advertise.is_some() || !common.listen.is_wildcard(),
+            "ADVERTISE_ADDRESS",
+            "LISTEN_ADDRESS names no interface, so set the host:port at which others reach this data server",
+        );
+        reader.require(
+            alone || common.broker.is_some() || !common.peers.is_empty(),
+            "RABBITMQ_SERVER",
+            "set the broker's amqp:// URL, or DATASERVER_PEERS to run without a broker",
+        );
+        let storage_root = reader.read("STORAGE_ROOT", raw.storage_root.as_deref(), None, |text| {
+            Ok(Some(PathBuf::from(text)))
+        });
+        reader.require(
+            storage_root.is_some(),
+            "STORAGE_ROOT",
+            "set the directory in which objects are kept",
+        );
+        let initial_members =
+            reader.read("INITIAL_MEMBERS", raw.initial_members.as_deref(), 1, |text| {
+                parse_count(text, 1, 1_000)
+            });
+        let reserve_bytes =
+            reader.read("RESERVE_BYTES", raw.reserve_bytes.as_deref(), 64 << 20, parse_bytes);
+        let zone = raw.zone.filter(|zone| !zone.is_empty());
+        reader.finish(Self {
+            common,
+            storage_root: storage_root.unwrap_or_default(),
+            initial_members,
+            reserve_bytes,
+            zone,
+            alone,
+        })
+    }
+}
+
+fn parse<T: for<'de> Deserialize<'de>>(
+    variables: impl Iterator<Item = (String, String)>,
+) -> Result<T, BadSettings> {
+    // Every field is optional text, so this cannot fail for what a variable says.
+    envy::from_iter(variables).map_err(|error| {
+        BadSettings(vec![BadSetting { variable: "environment", reason: error.to_string() }])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<DataServerConfig, BadSettings> {
+        let pairs: Vec<_> =
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        DataServerConfig::from_variables(pairs.into_iter())
+    }
+
+    #[test]
+    fn the_seeds_variables_suffice() {
+        let config = read(&[
+            ("LISTEN_ADDRESS", "10.0.0.1:8080"),
+            ("STORAGE_ROOT", "/data"),
+            ("RABBITMQ_SERVER", "amqp://guest:guest@broker:5672/"),
+        ]);
+        let config = config.expect("all that is needed");
+        assert_eq!(config.common.heartbeat_interval, Duration::from_secs(5));
+        assert_eq!(config.initial_members, 1);
+    }
+
+    #[test]
+    fn everything_that_is_wrong_is_reported_at_once() {
+        let bad = read(&[
+            ("LISTEN_ADDRESS", ":8080"),
+            ("HEARTBEAT_INTERVAL", "8s"),
+            ("MAX_CONNECTIONS", "0"),
+            ("REPLICAS", "3"),
+            ("LOG_FORMAT", "xml"),
+            ("RABBITMQ_SERVER", "http://broker"),
+        ])
+        .expect_err("six are wrong and one is missing");
+        let variables: Vec<_> = bad.0.iter().map(|bad| bad.variable).collect();
+        for expected in [
+            "ADVERTISE_ADDRESS",
+            "HEARTBEAT_EXPIRY",
+            "MAX_CONNECTIONS",
+            "REPLICAS",
+            "LOG_FORMAT",
+            "RABBITMQ_SERVER",
+            "STORAGE_ROOT",
+        ] {
+            assert!(variables.contains(&expected), "{expected} is not in {variables:?}");
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! What other services are told when something is wrong.
+
+use holdfast_coordinator::cluster::MergeError;
+use holdfast_coordinator::data_servers::NOT_ADMITTED;
+use holdfast_core::name::NameError;
+use holdfast_core::version::TooFarAhead;
+use holdfast_http::body::BodyError;
+use holdfast_http::problem::Problem;
+use holdfast_store::StoreError;
+use http::StatusCode;
+use thiserror::Error;
+
+/// Why an internal request was refused.
+#[derive(Debug, Error)]
+pub enum InternalError {
+    /// The name in the path is none.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// A header is missing or cannot be understood.
+    #[error("the header {header} is missing or cannot be understood")]
+    Header {
+        /// Which one.
+        header: &'static str,
+    },
+    /// The body is not what it should be.
+    #[error("the body cannot be understood: {what}")]
+    Body {
+        /// What is wrong.
+        what: String,
+    },
+    /// The body did not come whole.
+    #[error(transparent)]
+    Incoming(#[from] BodyError),
+    /// The payload is not what the sender announced.
+    #[error("the payload does not match its digest")]
+    DigestMismatch,
+    /// The sender means another data server.
+    #[error("this is data server {own}, not the one that was meant")]
+    AnotherNode {
+        /// Who this is.
+        own: holdfast_core::node::NodeId,
+    },
+    /// This data server takes no data (yet).
+    #[error("this data server takes no data in its present state")]
+    NotAdmitted,
+    /// The staged payload is not here (any more).
+    #[error("there is no such staged payload; it may have waited too long")]
+    NoStaging,
+    /// Too many payloads wait for their commit.
+    #[error("too many staged payloads are waiting")]
+    TooManyStaged,
+    /// The version lies too far ahead.
+    #[error(transparent)]
+    Ahead(#[from] TooFarAhead),
+    /// The roster was not merged.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The volume refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The path has no such method, or does not exist.
+    #[error("there is nothing at this path for this method")]
+    NoRoute,
+}
+
+impl InternalError {
+    /// The HTTP status and the code of each error: the only place that decides
+    /// them. Which of them prove that nothing was changed, the client of these
+    /// paths knows.
+    #[must_use]
+    pub fn status_and_code(&self) -> (StatusCode, &'static str) {
+        match self {
+            Self::Name(_) => (StatusCode::BAD_REQUEST, "bad-name"),
+            Self::Header { .. } => (StatusCode::BAD_REQUEST, "bad-header"),
+            Self::Body { .. } => (StatusCode::BAD_REQUEST, "bad-body"),
+            Self::Incoming(BodyError::TooLarge { .. }) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, "too-large")
+            }
+            Self::Incoming(BodyError::Idle { .. }) => {
+                (StatusCode::REQUEST_TIMEOUT, "body-too-slow")
+            }
+            Self::Incoming(BodyError::Broken(_)) => (StatusCode::BAD_REQUEST, "body-incomplete"),
+            Self::DigestMismatch => (StatusCode::BAD_REQUEST, "digest-mismatch"),
+            Self::AnotherNode { .. } => (StatusCode::MISDIRECTED_REQUEST, "another-node"),
+            Self::NotAdmitted => (StatusCode::SERVICE_UNAVAILABLE, NOT_ADMITTED),
+            Self::NoStaging => (StatusCode::GONE, "no-staging"),
+            Self::TooManyStaged => (StatusCode::TOO_MANY_REQUESTS, "too-many-staged"),
+            Self::Ahead(_) => (StatusCode::CONFLICT, "version-ahead"),
+            Self::Merge(MergeError::Foreign(_)) => (StatusCode::CONFLICT, "foreign-cluster"),
+            Self::Merge(MergeError::Persist { .. }) => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "roster-not-persisted")
+            }
+            Self::Merge(MergeError::Unfounded) => (StatusCode::CONFLICT, "unfounded"),
+            Self::Merge(MergeError::Closed) => (StatusCode::SERVICE_UNAVAILABLE, "shutting-down"),
+            Self::Store(error) => store_status(error),
+            Self::NoRoute => (StatusCode::NOT_FOUND, "no-route"),
+        }
+    }
+
+    /// The answer for it.
+    #[must_use]
+    pub fn to_problem(&self) -> Problem {
+        let (status, code) = self.status_and_code();
+        Problem::new(status, code, self.to_string())
+    }
+}
+
+fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
+    match error {
+        StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not-here"),
+        StoreError::BadRange { .. } => (StatusCode::RANGE_NOT_SATISFIABLE, "bad-range"),
+        StoreError::VersionConflict { .. } => (StatusCode::CONFLICT, "version-conflict"),
+        StoreError::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged"),
+        StoreError::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
+        StoreError::Poisoned { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "poisoned"),
+        StoreError::InUse { .. } | StoreError::Format { .. } => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "volume")
+        }
+        StoreError::Io { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "io"),
+        StoreError::WorkLost => (StatusCode::INTERNAL_SERVER_ERROR, "work-lost"),
+    }
+}

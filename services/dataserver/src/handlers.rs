@@ -1,0 +1,174 @@
+//! The paths for other services, one file for each room of them. What each path
+//! means is told in [`holdfast_core::wire::transfer`].
+
+mod locate;
+mod objects;
+mod roster;
+mod staging;
+
+use std::sync::Arc;
+
+use holdfast_coordinator::cluster::Cluster;
+use holdfast_coordinator::data_servers::decode_header_json;
+use holdfast_core::object::{Digest, Kind, Metadata};
+use holdfast_core::version::Version;
+use holdfast_core::wire::transfer::{
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_VERSION, WriteOutcome,
+};
+use holdfast_http::body::BodyStream;
+use holdfast_runtime::Runtime;
+use holdfast_store::{PutOutcome, Stamp, Store};
+use http::{HeaderMap, HeaderValue, Method, header};
+use serde::Serialize;
+use tracing::warn;
+use warp::reply::{Reply, Response};
+
+use crate::admission::takes_data;
+use crate::error::InternalError;
+use crate::locate::Answerer;
+use crate::report::Reporter;
+use crate::staging::StagingTable;
+
+/// What the handlers work with. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Internal {
+    /// The seam.
+    pub runtime: Runtime,
+    /// The volume.
+    pub store: Arc<dyn Store>,
+    /// What is known of the cluster.
+    pub cluster: Cluster,
+    /// What this data server says of itself.
+    pub reporter: Arc<Reporter>,
+    /// Answers locates.
+    pub answerer: Answerer,
+    /// Payloads that wait for their commit.
+    pub staging: StagingTable,
+}
+
+/// Routes `/internal/v1/<tail>`.
+pub(crate) async fn handle(
+    internal: Internal,
+    method: Method,
+    tail: String,
+    headers: HeaderMap,
+    body: BodyStream,
+) -> Response {
+    let answer = match internal.check_node(&headers) {
+        Ok(()) => route(&internal, &method, &tail, &headers, body).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| {
+        if error.status_and_code().0.is_server_error() {
+            warn!(%error, "an internal request failed");
+        }
+        Reply::into_response(error.to_problem())
+    })
+}
+
+async fn route(
+    internal: &Internal,
+    method: &Method,
+    tail: &str,
+    headers: &HeaderMap,
+    body: BodyStream,
+) -> Result<Response, InternalError> {
+    let (room, rest) = tail.split_once('/').unwrap_or((tail, ""));
+    match (method.as_str(), room, rest) {
+        ("GET", "state", "") => json(&internal.reporter.report().await),
+        ("GET", "roster", "") => json(&internal.cluster.snapshot().roster),
+        ("POST", "roster", "") => roster::handle_merge(internal, body).await,
+        ("POST", "locate", "") => locate::handle_locate(internal, body).await,
+        ("PUT", "objects", path) => objects::handle_write(internal, path, headers, body).await,
+        ("GET", "objects", path) => objects::handle_read(internal, path, headers).await,
+        ("DELETE", "objects", path) => objects::handle_forget(internal, path, headers).await,
+        ("POST", "staging", "") => staging::handle_stage(internal, body).await,
+        ("PUT", "staging", rest) => staging::handle_commit(internal, rest, headers).await,
+        ("DELETE", "staging", id) => staging::handle_drop(internal, id),
+        _ => Err(InternalError::NoRoute),
+    }
+}
+
+impl Internal {
+    /// An address may have come to belong to another member: what was meant for
+    /// the one must not change the other.
+    fn check_node(&self, headers: &HeaderMap) -> Result<(), InternalError> {
+        let own = self.reporter.own().node;
+        let Some(meant) = headers.get(HEADER_NODE) else { return Ok(()) };
+        let meant = meant.to_str().ok().and_then(|text| text.parse().ok());
+        if meant == Some(own) { Ok(()) } else { Err(InternalError::AnotherNode { own }) }
+    }
+
+    fn check_takes_data(&self) -> Result<(), InternalError> {
+        if takes_data(self.reporter.state()) { Ok(()) } else { Err(InternalError::NotAdmitted) }
+    }
+
+    fn check_version(&self, version: Version) -> Result<(), InternalError> {
+        Ok(version.check_not_ahead(self.runtime.unix_millis())?)
+    }
+}
+
+/// The headers of a write.
+struct Write {
+    stamp: Stamp,
+    kind: Kind,
+    digest: Digest,
+}
+
+impl Write {
+    fn of(headers: &HeaderMap) -> Result<Self, InternalError> {
+        let kind = match text(headers, HEADER_KIND)? {
+            "object" => Kind::Object,
+            "tombstone" => Kind::Tombstone,
+            _ => return Err(InternalError::Header { header: HEADER_KIND }),
+        };
+        let bad_digest = |_| InternalError::Header { header: HEADER_DIGEST };
+        let metadata: Option<Metadata> = headers.get(HEADER_METADATA).and_then(decode_header_json);
+        let metadata = metadata.ok_or(InternalError::Header { header: HEADER_METADATA })?;
+        let digest = text(headers, HEADER_DIGEST)?.parse().map_err(bad_digest)?;
+        Ok(Self { stamp: Stamp { version: version(headers)?, metadata }, kind, digest })
+    }
+}
+
+fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, InternalError> {
+    let value = headers.get(header).and_then(|value| value.to_str().ok());
+    value.ok_or(InternalError::Header { header })
+}
+
+fn version(headers: &HeaderMap) -> Result<Version, InternalError> {
+    let bad = |_| InternalError::Header { header: HEADER_VERSION };
+    text(headers, HEADER_VERSION)?.parse().map_err(bad)
+}
+
+fn outcome(outcome: PutOutcome) -> Result<Response, InternalError> {
+    json(&match outcome {
+        PutOutcome::Stored => WriteOutcome::Stored,
+        PutOutcome::AlreadyStored => WriteOutcome::AlreadyStored,
+        PutOutcome::Superseded { newest } => WriteOutcome::Superseded { newest },
+    })
+}
+
+fn json<T: Serialize>(value: &T) -> Result<Response, InternalError> {
+    let body = serde_json::to_vec(value)
+        .map_err(|error| InternalError::Body { what: error.to_string() })?;
+    let mut response = body.into_response();
+    let content_type = HeaderValue::from_static("application/json");
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    Ok(response)
+}
+
+/// Reads a body of bounded length into memory.
+async fn collect(body: BodyStream, most: usize) -> Result<bytes::Bytes, InternalError> {
+    if body.declared_bytes().is_some_and(|bytes| bytes > most as u64) {
+        return Err(InternalError::Body { what: format!("it is longer than {most} bytes") });
+    }
+    let mut whole = bytes::BytesMut::new();
+    let mut body = body;
+    while let Some(chunk) = futures_util::StreamExt::next(&mut body).await {
+        whole.extend_from_slice(&chunk?);
+        if whole.len() > most {
+            return Err(InternalError::Body { what: format!("it is longer than {most} bytes") });
+        }
+    }
+    Ok(whole.freeze())
+}

@@ -1,0 +1,56 @@
+//! `/internal/v1/staging`: large payloads, which come before their version.
+
+use futures_util::StreamExt;
+use holdfast_core::object::Kind;
+use holdfast_core::wire::transfer::{HEADER_KIND, StagingId, parse_object_path};
+use holdfast_http::body::BodyStream;
+use http::{HeaderMap, StatusCode};
+use warp::reply::{Reply, Response};
+
+use super::{Internal, Write, json, outcome};
+use crate::error::InternalError;
+
+/// Receives a payload. A sender that goes away in the middle leaves nothing.
+pub(super) async fn handle_stage(
+    internal: &Internal,
+    mut body: BodyStream,
+) -> Result<Response, InternalError> {
+    internal.check_takes_data()?;
+    let mut staging = internal.store.stage(body.declared_bytes()).await?;
+    while let Some(chunk) = body.next().await {
+        staging.write(chunk?).await?;
+    }
+    let staged = staging.finish().await?;
+    json(&internal.staging.insert(staged).ok_or(InternalError::TooManyStaged)?)
+}
+
+/// Gives a staged payload its name and version.
+pub(super) async fn handle_commit(
+    internal: &Internal,
+    rest: &str,
+    headers: &HeaderMap,
+) -> Result<Response, InternalError> {
+    let (id, path) = rest.split_once("/objects/").ok_or(InternalError::NoRoute)?;
+    let name = parse_object_path(path)?;
+    let write = Write::of(headers)?;
+    if write.kind != Kind::Object {
+        return Err(InternalError::Header { header: HEADER_KIND });
+    }
+    internal.check_takes_data()?;
+    internal.check_version(write.stamp.version)?;
+    let staged = internal.staging.take(parse_id(id)?).ok_or(InternalError::NoStaging)?;
+    if staged.digest() != write.digest {
+        return Err(InternalError::DigestMismatch);
+    }
+    outcome(internal.store.commit(name, write.stamp, staged).await?)
+}
+
+/// Drops a staged payload; fine if it is gone.
+pub(super) fn handle_drop(internal: &Internal, id: &str) -> Result<Response, InternalError> {
+    drop(internal.staging.take(parse_id(id)?));
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn parse_id(text: &str) -> Result<StagingId, InternalError> {
+    text.parse().map_err(|_| InternalError::NoStaging)
+}

@@ -1,0 +1,21 @@
+//! `holdfast-dataserver`: read the settings, connect, run, shut down.
+
+use std::process::ExitCode;
+
+use holdfast_coordinator::process::{self, Process};
+use holdfast_dataserver::config::DataServerConfig;
+use holdfast_dataserver::server;
+
+fn main() -> ExitCode {
+    let (name, version) = ("holdfast-dataserver", env!("CARGO_PKG_VERSION"));
+    process::main(name, version, DataServerConfig::from_variables, run)
+}
+
+async fn run(config: DataServerConfig, process: Process) -> anyhow::Result<()> {
+    let common = config.common.clone();
+    let connection = process.connect(&common, &server::TOPICS)?;
+    let Process { runtime, metrics, shutdown, .. } = process;
+    let (listening, _ports) = tokio::sync::oneshot::channel();
+    server::run(runtime, config, metrics, connection, shutdown, listening).await?;
+    Ok(())
+}

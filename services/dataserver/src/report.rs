@@ -1,0 +1,126 @@
+//! What this data server says of itself, in heartbeats and when it is probed.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use holdfast_coordinator::cluster::Cluster;
+use holdfast_core::node::{Address, Generation, NodeId};
+use holdfast_core::roster::{Entry, MemberState};
+use holdfast_core::wire::heartbeat::NodeReport;
+use holdfast_runtime::Runtime;
+use holdfast_store::Store;
+use tracing::warn;
+
+/// Who this data server is, in this run.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The volume's id.
+    pub node: NodeId,
+    /// This run.
+    pub generation: Generation,
+    /// Where others reach it.
+    pub address: Address,
+    /// Share of the data it should get: GiB of disk, at least 1.
+    pub weight: u32,
+    /// Its failure zone.
+    pub zone: Option<String>,
+}
+
+impl Own {
+    /// Its entry in the roster, in a given state.
+    #[must_use]
+    pub fn entry(&self, state: MemberState) -> Entry {
+        Entry {
+            id: self.node,
+            epoch: 0,
+            state,
+            generation: self.generation,
+            address: self.address.clone(),
+            weight: self.weight,
+            zone: self.zone.clone(),
+        }
+    }
+}
+
+/// Makes reports.
+#[derive(Debug)]
+pub struct Reporter {
+    runtime: Runtime,
+    own: Own,
+    cluster: Cluster,
+    store: Arc<dyn Store>,
+    reserve_bytes: u64,
+    leaving: AtomicBool,
+}
+
+impl Reporter {
+    /// Reports on this store and this view of the cluster.
+    #[must_use]
+    pub fn new(
+        runtime: Runtime,
+        own: Own,
+        cluster: Cluster,
+        store: Arc<dyn Store>,
+        reserve_bytes: u64,
+    ) -> Self {
+        Self { runtime, own, cluster, store, reserve_bytes, leaving: AtomicBool::new(false) }
+    }
+
+    /// Who this is.
+    #[must_use]
+    pub fn own(&self) -> &Own {
+        &self.own
+    }
+
+    /// From now on every report says that this data server shuts down.
+    pub fn set_leaving(&self) {
+        self.leaving.store(true, Ordering::SeqCst);
+    }
+
+    /// Its state as its own roster has it.
+    #[must_use]
+    pub fn state(&self) -> MemberState {
+        let snapshot = self.cluster.snapshot();
+        snapshot.roster.get(self.own.node).map_or(MemberState::Joining, |entry| entry.state)
+    }
+
+    /// How it is now.
+    pub async fn report(&self) -> NodeReport {
+        let (free_bytes, total_bytes) = self.space().await;
+        let snapshot = self.cluster.snapshot();
+        NodeReport {
+            node: self.own.node,
+            generation: self.own.generation,
+            address: self.own.address.clone(),
+            state: self.state(),
+            leaving: self.leaving.load(Ordering::SeqCst),
+            free_bytes,
+            total_bytes,
+            roster_digest: snapshot.view.digest,
+            founded: snapshot.view.founded,
+            newcomers_seen: self.newcomers_seen(),
+            sent_unix_millis: self.runtime.unix_millis(),
+        }
+    }
+
+    /// Free bytes above the reserve, and the size of the disk. A volume that
+    /// takes no writes has no room.
+    async fn space(&self) -> (u64, u64) {
+        match self.store.usage().await {
+            Ok(usage) if self.store.poisoned().is_none() => {
+                let free = usage.space.free_bytes.saturating_sub(self.reserve_bytes);
+                (free, usage.space.total_bytes)
+            }
+            Ok(usage) => (0, usage.space.total_bytes),
+            Err(error) => {
+                warn!(%error, "the volume does not say how full it is");
+                (0, 0)
+            }
+        }
+    }
+
+    fn newcomers_seen(&self) -> u32 {
+        let others = self.cluster.snapshot().view.newcomers(self.own.node).count();
+        u32::try_from(others + 1).unwrap_or(u32::MAX)
+    }
+}

@@ -1,0 +1,232 @@
+//! Runs a data server.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use holdfast_bus::Topic;
+use holdfast_coordinator::admin;
+use holdfast_coordinator::assembly::{Coordinator, OwnMembership};
+use holdfast_coordinator::cluster::Cluster;
+use holdfast_coordinator::service::{BusConnection, Ports, Servers, Sockets, StartError, end};
+use holdfast_runtime::{Runtime, Task};
+use holdfast_store::file_engine::{FileStore, FileStoreOptions};
+use holdfast_store::{Store, StoreError};
+use holdfast_telemetry::admin::Health;
+use holdfast_telemetry::metrics::Metrics;
+use holdfast_telemetry::shutdown::{Phase, Shutdown};
+use tokio::sync::oneshot;
+use tracing::info;
+
+use crate::admission::{Admission, is_admitted};
+use crate::config::DataServerConfig;
+use crate::handlers::Internal;
+use crate::heartbeat::Heart;
+use crate::identity::{Identity, VolumeRoster};
+use crate::locate::Answerer;
+use crate::metrics::DataServerMetrics;
+use crate::report::{Own, Reporter};
+use crate::routes;
+use crate::staging::StagingTable;
+
+/// What a data server listens to: heartbeats too, since data servers keep the
+/// roster.
+pub const TOPICS: [Topic; 3] = Topic::ALL;
+
+/// How often the gauges of the volume are set.
+const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
+
+/// How often it is checked whether a sync has failed.
+const POISON_CHECK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Runs a data server until the end of `shutdown`. `listening` is told where,
+/// once it accepts connections.
+///
+/// # Errors
+/// [`StartError`]; once it listens, only `shutdown` ends it.
+pub async fn run(
+    runtime: Runtime,
+    config: DataServerConfig,
+    metrics: Metrics,
+    connection: BusConnection,
+    shutdown: Shutdown,
+    listening: oneshot::Sender<Ports>,
+) -> Result<(), StartError> {
+    let settings = &config.common;
+    let store = open_store(&runtime, &config, &metrics).await?;
+    let identity = Identity::open(&runtime, &config.storage_root)
+        .await
+        .map_err(|error| StartError::Volume(Box::new(error)))?;
+    let sockets = Sockets::bind(&runtime, settings).await?;
+    let ports = sockets.ports.clone();
+    let own = describe_own(&config, &identity, store.as_ref(), &ports).await?;
+    let counts = DataServerMetrics::new(&metrics)?;
+    let BusConnection { bus, inbox } = connection;
+    let keeper = VolumeRoster::new(runtime.clone(), config.storage_root.clone());
+    let membership =
+        OwnMembership { node: own.node, roster: identity.roster, keeper: Arc::new(keeper) };
+    let coordinator = Coordinator::start(
+        &runtime,
+        settings,
+        &metrics,
+        &bus,
+        inbox.api_servers,
+        inbox.replies,
+        Some(membership),
+    )?;
+    let cluster = coordinator.cluster.clone();
+    let reporter = Arc::new(Reporter::new(
+        runtime.clone(),
+        own.clone(),
+        cluster.clone(),
+        Arc::clone(&store),
+        config.reserve_bytes,
+    ));
+    let answerer = Answerer::new(
+        runtime.clone(),
+        own.clone(),
+        Arc::clone(&store),
+        cluster.clone(),
+        Arc::clone(&bus),
+        counts.clone(),
+    );
+    let staging = StagingTable::new(runtime.clone(), counts.staged.clone());
+    let internal = Internal {
+        runtime: runtime.clone(),
+        store: Arc::clone(&store),
+        cluster: cluster.clone(),
+        reporter: Arc::clone(&reporter),
+        answerer: answerer.clone(),
+        staging: staging.clone(),
+    };
+    let servers = Servers {
+        public: routes::routes(&internal, &coordinator.objects),
+        route_of: routes::template,
+        admin: admin::routes(runtime.clone(), cluster.clone()),
+        health: Arc::new(Readiness {
+            cluster: cluster.clone(),
+            own: own.clone(),
+            store: Arc::clone(&store),
+            shutdown: shutdown.clone(),
+        }),
+        metrics,
+    };
+    let (public, _admin) = servers.start(&runtime, settings, sockets, &shutdown)?;
+    let (address, admin) = (&ports.address, &ports.admin);
+    info!(%address, %admin, node = %own.node, generation = own.generation.0, "data server is listening");
+    let heart = Heart::new(
+        runtime.clone(),
+        settings.heartbeat_interval,
+        reporter,
+        cluster.clone(),
+        Arc::clone(&bus),
+        counts.clone(),
+    );
+    let mut tasks = vec![
+        heart.start(),
+        staging.start_sweeper(),
+        counts.watch_volume(&runtime, Arc::clone(&store), GAUGE_INTERVAL),
+    ];
+    tasks.extend(answerer.start(inbox.locate, inbox.data_servers));
+    let conflict = Arc::new(AtomicBool::new(false));
+    let admission = Admission {
+        runtime: runtime.clone(),
+        own,
+        cluster,
+        data_servers: coordinator.data_servers.clone(),
+        health: bus.health(),
+        has_peers: !settings.peers.is_empty(),
+        heartbeat_interval: settings.heartbeat_interval,
+        initial_members: config.initial_members,
+        alone: config.alone,
+        shutdown: shutdown.clone(),
+        conflict: Arc::clone(&conflict),
+    };
+    tasks.push(admission.start());
+    tasks.push(stop_when_poisoned(&runtime, Arc::clone(&store), shutdown.clone()));
+    // Whoever started it may not want to know.
+    let _ = listening.send(ports);
+    end(&runtime, settings, &shutdown, heart.say_goodbye(), public).await;
+    tasks.iter().for_each(Task::abort);
+    coordinator.stop();
+    bus.close().await;
+    if let Some(reason) = store.poisoned() {
+        return Err(StartError::Volume(Box::new(StoreError::Poisoned { reason })));
+    }
+    if conflict.load(Ordering::SeqCst) {
+        let reason = "another data server runs on a copy of this volume, or this volume is an \
+                      old copy; empty it to make it a new member";
+        return Err(StartError::Volume(reason.into()));
+    }
+    Ok(())
+}
+
+/// A volume whose sync failed is read no more by this process: what the disk
+/// still holds, only a new start tells.
+fn stop_when_poisoned(runtime: &Runtime, store: Arc<dyn Store>, shutdown: Shutdown) -> Task {
+    let inner = runtime.clone();
+    runtime.spawn("poison-watch", async move {
+        while store.poisoned().is_none() {
+            inner.sleep(POISON_CHECK_INTERVAL).await;
+        }
+        shutdown.force();
+    })
+}
+
+async fn open_store(
+    runtime: &Runtime,
+    config: &DataServerConfig,
+    metrics: &Metrics,
+) -> Result<Arc<dyn Store>, StartError> {
+    let options = FileStoreOptions { reserve_bytes: config.reserve_bytes };
+    let store = FileStore::open(runtime.clone(), config.storage_root.clone(), options)
+        .await
+        .map_err(|error| StartError::Volume(Box::new(error)))?;
+    store.metrics().register(metrics.registry())?;
+    Ok(Arc::new(store))
+}
+
+async fn describe_own(
+    config: &DataServerConfig,
+    identity: &Identity,
+    store: &dyn Store,
+    ports: &Ports,
+) -> Result<Own, StartError> {
+    let advertised = config.common.advertised(&ports.address);
+    let address = advertised.map_err(|reason| StartError::Advertise { reason })?;
+    let usage = store.usage().await.map_err(|error| StartError::Volume(Box::new(error)))?;
+    let gib = (usage.space.total_bytes >> 30).max(1);
+    Ok(Own {
+        node: identity.node,
+        generation: identity.generation,
+        address,
+        weight: u32::try_from(gib).unwrap_or(u32::MAX),
+        zone: config.zone.clone(),
+    })
+}
+
+/// A data server is ready once it is a member and its volume takes writes. A
+/// lost broker does not make it unready: it is reached over HTTP.
+#[derive(Debug)]
+struct Readiness {
+    cluster: Cluster,
+    own: Own,
+    store: Arc<dyn Store>,
+    shutdown: Shutdown,
+}
+
+impl Health for Readiness {
+    fn readiness(&self) -> Result<(), Vec<String>> {
+        let mut reasons = Vec::new();
+        if self.shutdown.phase() != Phase::Running {
+            reasons.push("shutting down".to_owned());
+        }
+        if !is_admitted(&self.cluster.snapshot(), self.own.node) {
+            reasons.push("not a member of a cluster yet".to_owned());
+        }
+        if let Some(reason) = self.store.poisoned() {
+            reasons.push(format!("the volume takes no writes: {reason}"));
+        }
+        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+    }
+}

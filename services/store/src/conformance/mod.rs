@@ -1,0 +1,48 @@
+//! What every [`Store`] must do, as one suite that an engine's tests run.
+//!
+//! The checks panic where an engine breaks a guarantee of the trait, like any
+//! test. What needs the engine's disk (crashes, flipped bits, a full disk) is
+//! tested beside the engine.
+
+mod fixture;
+mod lists;
+mod reads;
+mod versions;
+mod writes;
+
+use std::future::Future;
+
+use crate::Store;
+
+/// Runs every check, each on a store of its own. `make` gives a store that is
+/// empty and has room for 64 MiB.
+///
+/// # Panics
+/// When the store breaks a guarantee.
+pub async fn check_store<S, F, Fut>(make: F)
+where
+    S: Store,
+    F: Fn() -> Fut,
+    Fut: Future<Output = S>,
+{
+    writes::check_payloads_of_every_size(&make().await).await;
+    writes::check_any_name_and_metadata(&make().await).await;
+    writes::check_dropped_payloads_leave_nothing(&make().await).await;
+    writes::check_usage(&make().await).await;
+    writes::check_staged_elsewhere_is_refused(&make().await, &make().await).await;
+    versions::check_newest_wins_in_any_order(&make().await).await;
+    versions::check_one_version_has_one_content(&make().await).await;
+    versions::check_tombstones(&make().await).await;
+    versions::check_forget(&make().await).await;
+    versions::check_concurrent_writers(&make().await).await;
+    versions::check_concurrent_writers_of_one_version(&make().await).await;
+    reads::check_ranges(&make().await).await;
+    reads::check_exact_versions(&make().await).await;
+    reads::check_a_reader_keeps_what_it_opened(&make().await).await;
+    reads::check_reads_during_overwrites(&make().await).await;
+    reads::check_stat_of_many(&make().await).await;
+    lists::check_order_and_prefixes(&make().await).await;
+    lists::check_pages(&make().await).await;
+    lists::check_buckets_are_apart(&make().await).await;
+    lists::check_tombstones_are_listed(&make().await).await;
+}

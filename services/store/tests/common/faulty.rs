@@ -1,0 +1,194 @@
+//! A file system that records what is done and fails where it is told to.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use holdfast_runtime::{File, FileSystem, OpenMode, Runtime, Space, VolumeLock};
+
+/// One step that changes a disk or makes a change durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    Create(PathBuf),
+    Write(PathBuf),
+    SyncData(PathBuf),
+    Rename(PathBuf, PathBuf),
+    Remove(PathBuf),
+    SyncDirectory(PathBuf),
+}
+
+/// What goes wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    SyncData,
+    SyncDirectory,
+    Rename,
+    /// Writes say that the disk is full.
+    WriteFull,
+    /// Reads say that the disk is broken.
+    Read,
+}
+
+/// The real file system with faults and a record.
+#[derive(Debug)]
+pub struct FaultyFiles {
+    real: Arc<dyn FileSystem>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    steps: Mutex<Vec<Step>>,
+    fault: Mutex<Option<(Fault, u64)>>,
+    free_bytes: AtomicU64,
+    reads: AtomicU64,
+    directory_sync_delay: Mutex<Option<Duration>>,
+}
+
+impl FaultyFiles {
+    pub fn new() -> Arc<Self> {
+        let shared = Shared {
+            steps: Mutex::default(),
+            fault: Mutex::default(),
+            free_bytes: AtomicU64::new(u64::MAX),
+            reads: AtomicU64::new(0),
+            directory_sync_delay: Mutex::default(),
+        };
+        Arc::new(Self { real: Runtime::real().files(), shared: Arc::new(shared) })
+    }
+
+    /// Fails every step of a kind after the next `spared` ones.
+    pub fn fail_after(&self, fault: Fault, spared: u64) {
+        *self.shared.fault.lock().unwrap() = Some((fault, spared));
+    }
+
+    pub fn heal(&self) {
+        *self.shared.fault.lock().unwrap() = None;
+    }
+
+    pub fn set_free_bytes(&self, free_bytes: u64) {
+        self.shared.free_bytes.store(free_bytes, Ordering::SeqCst);
+    }
+
+    /// Makes the next sync of a directory take so long.
+    pub fn slow_down_next_directory_sync(&self, delay: Duration) {
+        *self.shared.directory_sync_delay.lock().unwrap() = Some(delay);
+    }
+
+    /// What was done since this was asked last.
+    pub fn take_steps(&self) -> Vec<Step> {
+        std::mem::take(&mut *self.shared.steps.lock().unwrap())
+    }
+
+    /// Bytes read since this was asked last.
+    pub fn take_read_bytes(&self) -> u64 {
+        self.shared.reads.swap(0, Ordering::SeqCst)
+    }
+}
+
+impl Shared {
+    fn done(&self, step: Step) {
+        self.steps.lock().unwrap().push(step);
+    }
+
+    fn check(&self, kind: Fault, error: io::ErrorKind) -> io::Result<()> {
+        match &mut *self.fault.lock().unwrap() {
+            Some((fault, 0)) if *fault == kind => Err(io::Error::new(error, "a fault on purpose")),
+            Some((fault, spared)) if *fault == kind => {
+                *spared -= 1;
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    real: Box<dyn File>,
+    path: PathBuf,
+    shared: Arc<Shared>,
+}
+
+impl File for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.shared.check(Fault::Read, io::ErrorKind::Other)?;
+        self.shared.reads.fetch_add(buffer.len() as u64, Ordering::SeqCst);
+        self.real.read_at(buffer, offset)
+    }
+
+    fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.shared.check(Fault::WriteFull, io::ErrorKind::StorageFull)?;
+        self.real.write_all_at(bytes, offset)?;
+        self.shared.done(Step::Write(self.path.clone()));
+        Ok(())
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        self.shared.check(Fault::SyncData, io::ErrorKind::Other)?;
+        self.real.sync_data()?;
+        self.shared.done(Step::SyncData(self.path.clone()));
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.real.len()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.real.set_len(bytes)
+    }
+}
+
+impl FileSystem for FaultyFiles {
+    fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
+        let real = self.real.open(path, mode)?;
+        if mode == OpenMode::CreateNew {
+            self.shared.done(Step::Create(path.to_owned()));
+        }
+        let shared = Arc::clone(&self.shared);
+        Ok(Box::new(FaultyFile { real, path: path.to_owned(), shared }))
+    }
+
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.shared.check(Fault::Rename, io::ErrorKind::Other)?;
+        self.real.rename(from, to)?;
+        self.shared.done(Step::Rename(from.to_owned(), to.to_owned()));
+        Ok(())
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.real.remove_file(path)?;
+        self.shared.done(Step::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn create_directories(&self, path: &Path) -> io::Result<()> {
+        self.real.create_directories(path)
+    }
+
+    fn sync_directory(&self, path: &Path) -> io::Result<()> {
+        self.shared.check(Fault::SyncDirectory, io::ErrorKind::Other)?;
+        let delay = self.shared.directory_sync_delay.lock().unwrap().take();
+        std::thread::sleep(delay.unwrap_or_default());
+        self.real.sync_directory(path)?;
+        self.shared.done(Step::SyncDirectory(path.to_owned()));
+        Ok(())
+    }
+
+    fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
+        self.real.list(path)
+    }
+
+    fn space(&self, path: &Path) -> io::Result<Space> {
+        let space = self.real.space(path)?;
+        let free_bytes = space.free_bytes.min(self.shared.free_bytes.load(Ordering::SeqCst));
+        Ok(Space { free_bytes, ..space })
+    }
+
+    fn try_lock(&self, path: &Path) -> io::Result<Option<Box<dyn VolumeLock>>> {
+        self.real.try_lock(path)
+    }
+}
