@@ -6,8 +6,16 @@
 use std::fmt;
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
+use rustix::io::Errno;
+
+/// What [`FileSystem::create_direct`] asks of every read and write: the largest
+/// block that Linux file systems ask for on common disks.
+pub const DIRECT_ALIGNMENT_BYTES: usize = 4096;
 
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -83,6 +91,21 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// `NotFound` or `AlreadyExists` as the mode says, and the system's others.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>>;
 
+    /// Creates a file for reading and writing past the page cache (O_DIRECT),
+    /// for large payloads that would only push other things out of it. It must
+    /// not exist. `None`, and no file, where the file system has no such thing.
+    ///
+    /// Of every read and write the address of the buffer, the length and the
+    /// offset must be multiples of [`DIRECT_ALIGNMENT_BYTES`];
+    /// [`File::set_len`] takes any length.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, and the system's others.
+    fn create_direct(&self, path: &Path) -> io::Result<Option<Box<dyn File>>> {
+        let _ = path;
+        Ok(None)
+    }
+
     /// Gives a file another name, atomically replacing what had that name. Not
     /// durable before [`Self::sync_directory`].
     ///
@@ -102,6 +125,22 @@ pub trait FileSystem: Send + Sync + fmt::Debug {
     /// # Errors
     /// As the operating system gives them.
     fn create_directories(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory that is empty. Not durable before the directory above
+    /// is synced.
+    ///
+    /// # Errors
+    /// `DirectoryNotEmpty` when something is in it, `NotFound`, and the system's
+    /// others.
+    fn remove_directory(&self, path: &Path) -> io::Result<()>;
+
+    /// Removes a directory with all that is in it; done already if it is
+    /// missing. Not durable before the directory above is synced, and after a
+    /// crash part of it may be left.
+    ///
+    /// # Errors
+    /// As the operating system gives them; part may have been removed.
+    fn remove_directory_all(&self, path: &Path) -> io::Result<()>;
 
     /// Makes the names in a directory survive a power cut.
     ///
@@ -170,6 +209,20 @@ struct RealLock {
 
 impl VolumeLock for RealLock {}
 
+/// Whether the alignment that we keep is enough; a kernel that cannot tell is
+/// taken at the word of its open(2).
+fn suits_direct(file: &OwnedFd) -> bool {
+    match rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::DIOALIGN) {
+        Ok(stat) if stat.stx_mask & StatxFlags::DIOALIGN.bits() != 0 => {
+            [stat.stx_dio_mem_align, stat.stx_dio_offset_align].into_iter().all(|bytes| {
+                usize::try_from(bytes)
+                    .is_ok_and(|bytes| (1..=DIRECT_ALIGNMENT_BYTES).contains(&bytes))
+            })
+        }
+        _ => true,
+    }
+}
+
 impl FileSystem for RealFileSystem {
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Box<dyn File>> {
         let mut options = fs::OpenOptions::new();
@@ -179,6 +232,21 @@ impl FileSystem for RealFileSystem {
             OpenMode::Write => options.read(true).write(true),
         };
         Ok(Box::new(options.open(path)?))
+    }
+
+    fn create_direct(&self, path: &Path) -> io::Result<Option<Box<dyn File>>> {
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::RDWR | OFlags::DIRECT | OFlags::CLOEXEC;
+        let mode = Mode::from_raw_mode(0o666);
+        match rustix::io::retry_on_intr(|| rustix::fs::open(path, flags, mode)) {
+            Ok(file) if suits_direct(&file) => return Ok(Some(Box::new(fs::File::from(file)))),
+            Ok(_) | Err(Errno::INVAL) => {}
+            Err(error) => return Err(error.into()),
+        }
+        // Linux looks at the flag only after it has made the file.
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(None),
+        }
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
@@ -191,6 +259,17 @@ impl FileSystem for RealFileSystem {
 
     fn create_directories(&self, path: &Path) -> io::Result<()> {
         fs::create_dir_all(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        fs::remove_dir(path)
+    }
+
+    fn remove_directory_all(&self, path: &Path) -> io::Result<()> {
+        match fs::remove_dir_all(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            result => result,
+        }
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
@@ -220,5 +299,52 @@ impl FileSystem for RealFileSystem {
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the temporary directory and removed in the end.
+    struct TempFile(PathBuf);
+
+    impl TempFile {
+        fn new() -> Self {
+            let unique = crate::Runtime::real().random_u128();
+            Self(std::env::temp_dir().join(format!("holdfast-runtime-{unique:032x}")))
+        }
+    }
+
+    impl Drop for TempFile {
+        fn drop(&mut self) {
+            // What stays is in the temporary directory, where nobody minds.
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    #[test]
+    fn a_direct_file_takes_aligned_writes_and_any_length_or_is_not_there() {
+        let path = TempFile::new();
+        let Some(file) = RealFileSystem.create_direct(&path.0).unwrap() else {
+            assert!(!path.0.exists(), "a file system without O_DIRECT is left as it was");
+            return;
+        };
+        let storage = vec![7; 3 * DIRECT_ALIGNMENT_BYTES];
+        let start = storage.as_ptr().align_offset(DIRECT_ALIGNMENT_BYTES);
+        let bytes = &storage[start..start + 2 * DIRECT_ALIGNMENT_BYTES];
+        file.write_all_at(bytes, 0).unwrap();
+        file.set_len(5000).unwrap();
+        file.sync_data().unwrap();
+        assert_eq!(fs::read(&path.0).unwrap(), [7; 5000]);
+    }
+
+    #[test]
+    fn a_direct_file_never_replaces_another() {
+        let path = TempFile::new();
+        fs::write(&path.0, "kept").unwrap();
+        let error = RealFileSystem.create_direct(&path.0).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(fs::read(&path.0).unwrap(), b"kept");
     }
 }

@@ -21,7 +21,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use files::{File, FileSystem, OpenMode, Space, VolumeLock};
+pub use files::{DIRECT_ALIGNMENT_BYTES, File, FileSystem, OpenMode, Space, VolumeLock};
 pub use network::{Connection, Listener, Network};
 pub use real::instant_origin;
 use thiserror::Error;
@@ -56,8 +56,8 @@ pub trait Spawner: Send + Sync + fmt::Debug {
     /// Runs `work` where it may block on the disk.
     fn blocking(&self, work: Box<dyn FnOnce() + Send>);
 
-    /// Runs `work` on a thread of its own, for work that lasts as long as the
-    /// process.
+    /// Runs `work` on a thread of its own, for work that lasts long. Tasks can be
+    /// spawned from it.
     ///
     /// # Errors
     /// When the operating system has no thread left.

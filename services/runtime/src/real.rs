@@ -65,6 +65,12 @@ impl Spawner for TokioSpawner {
     }
 
     fn thread(&self, name: &'static str, work: Box<dyn FnOnce() + Send>) -> io::Result<()> {
+        let tokio = tokio::runtime::Handle::try_current().ok();
+        let work = move || {
+            // So that what the work drops can be tidied up by tasks.
+            let _entered = tokio.as_ref().map(tokio::runtime::Handle::enter);
+            work();
+        };
         std::thread::Builder::new().name(name.to_owned()).spawn(work).map(|_| ())
     }
 }

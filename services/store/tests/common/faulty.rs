@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -44,6 +44,7 @@ struct Shared {
     fault: Mutex<Option<(Fault, u64)>>,
     free_bytes: AtomicU64,
     reads: AtomicU64,
+    is_buffered: AtomicBool,
     directory_sync_delay: Mutex<Option<Duration>>,
 }
 
@@ -54,6 +55,7 @@ impl FaultyFiles {
             fault: Mutex::default(),
             free_bytes: AtomicU64::new(u64::MAX),
             reads: AtomicU64::new(0),
+            is_buffered: AtomicBool::new(false),
             directory_sync_delay: Mutex::default(),
         };
         Arc::new(Self { real: Runtime::real().files(), shared: Arc::new(shared) })
@@ -70,6 +72,11 @@ impl FaultyFiles {
 
     pub fn set_free_bytes(&self, free_bytes: u64) {
         self.shared.free_bytes.store(free_bytes, Ordering::SeqCst);
+    }
+
+    /// Makes it a file system without direct writes.
+    pub fn refuse_direct(&self) {
+        self.shared.is_buffered.store(true, Ordering::SeqCst);
     }
 
     /// Makes the next sync of a directory take so long.
@@ -152,6 +159,16 @@ impl FileSystem for FaultyFiles {
         Ok(Box::new(FaultyFile { real, path: path.to_owned(), shared }))
     }
 
+    fn create_direct(&self, path: &Path) -> io::Result<Option<Box<dyn File>>> {
+        if self.shared.is_buffered.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let Some(real) = self.real.create_direct(path)? else { return Ok(None) };
+        self.shared.done(Step::Create(path.to_owned()));
+        let shared = Arc::clone(&self.shared);
+        Ok(Some(Box::new(FaultyFile { real, path: path.to_owned(), shared })))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         self.shared.check(Fault::Rename, io::ErrorKind::Other)?;
         self.real.rename(from, to)?;
@@ -167,6 +184,18 @@ impl FileSystem for FaultyFiles {
 
     fn create_directories(&self, path: &Path) -> io::Result<()> {
         self.real.create_directories(path)
+    }
+
+    fn remove_directory(&self, path: &Path) -> io::Result<()> {
+        self.real.remove_directory(path)?;
+        self.shared.done(Step::Remove(path.to_owned()));
+        Ok(())
+    }
+
+    fn remove_directory_all(&self, path: &Path) -> io::Result<()> {
+        self.real.remove_directory_all(path)?;
+        self.shared.done(Step::Remove(path.to_owned()));
+        Ok(())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
