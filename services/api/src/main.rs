@@ -4,10 +4,12 @@ use std::process::ExitCode;
 
 use holdfast_api::config::ApiConfig;
 use holdfast_api::server;
-use holdfast_coordinator::process::{self, Process};
+use holdfast_coordinator::process::{self, Binary, Process};
 
 fn main() -> ExitCode {
-    process::main("holdfast-api", env!("CARGO_PKG_VERSION"), ApiConfig::from_variables, run)
+    let version = env!("CARGO_PKG_VERSION");
+    let binary = Binary { name: "holdfast-api", version, commands: &[] };
+    process::main(binary, ApiConfig::from_variables, run)
 }
 
 async fn run(config: ApiConfig, process: Process) -> anyhow::Result<()> {

@@ -5,7 +5,11 @@
 //! | 0 | it was asked to end, and did |
 //! | 1 | it could not start or go on; the log says why |
 //! | 64 | arguments or settings are wrong; nothing was opened or bound |
+//! | 74 | a sync of the volume failed, or its index was found damaged; start it again |
+//!
+//! A [`Command`] has exit statuses of its own.
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -20,11 +24,54 @@ use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::Shutdown;
 use tracing::error;
 
-use crate::service::BusConnection;
+use crate::service::{BusConnection, StartError};
 use crate::settings::{CommonSettings, environment};
 
 /// As in sysexits.h: the command was used wrongly.
-const EXIT_USAGE: u8 = 64;
+pub const EXIT_USAGE: u8 = 64;
+
+/// As in sysexits.h: the disk failed. A start of the volume reads what the disk
+/// still holds, so whoever watches the process should start it again.
+const EXIT_IO: u8 = 74;
+
+/// A binary, as its `main` describes it.
+#[derive(Debug, Clone, Copy)]
+pub struct Binary {
+    /// Its name.
+    pub name: &'static str,
+    /// Its version.
+    pub version: &'static str,
+    /// What it does beside being a service.
+    pub commands: &'static [Command],
+}
+
+/// Something that a binary does instead of being a service, named by its first
+/// argument. It ends by itself, and has no logs: what it has to say goes to
+/// standard output.
+#[derive(Debug, Clone, Copy)]
+pub struct Command {
+    /// The first argument.
+    pub name: &'static str,
+    /// The arguments after it, as help shows them.
+    pub arguments: &'static str,
+    /// What it does, in one line.
+    pub about: &'static str,
+    /// Does it, and gives the exit status. Blocks.
+    pub run: fn(Invocation) -> u8,
+}
+
+/// What a command gets from its process.
+#[derive(Debug)]
+pub struct Invocation {
+    /// The name of the binary.
+    pub binary: &'static str,
+    /// The arguments after the command's name.
+    pub arguments: Vec<OsString>,
+    /// The environment.
+    pub variables: Variables,
+    /// The seam.
+    pub runtime: Runtime,
+}
 
 /// What a service gets from its process.
 #[derive(Debug)]
@@ -74,8 +121,7 @@ pub trait Settings {
 
 /// The whole of a service's `main`.
 pub fn main<C, R, F>(
-    name: &'static str,
-    version: &'static str,
+    binary: Binary,
     read: impl FnOnce(Variables) -> Result<C, BadSettings>,
     run: R,
 ) -> ExitCode
@@ -84,16 +130,26 @@ where
     R: FnOnce(C, Process) -> F,
     F: Future<Output = anyhow::Result<()>>,
 {
-    if let Some(status) = answer_arguments(name, version) {
-        return status;
+    let Binary { name, version, .. } = binary;
+    let variables = environment().collect::<Vec<_>>().into_iter();
+    match asked_for(binary) {
+        Asked::Answered(status) => return status,
+        Asked::Command(run, arguments) => {
+            let runtime = Runtime::real();
+            let invocation = Invocation { binary: name, arguments, variables, runtime };
+            return on_threads(name, async move { ExitCode::from(run(invocation)) });
+        }
+        Asked::Service => {}
     }
-    let config = match read(environment().collect::<Vec<_>>().into_iter()) {
-        Ok(config) => config,
-        Err(bad) => return complain(&format!("{name}: {bad}"), EXIT_USAGE),
-    };
-    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    match built {
-        Ok(tokio) => tokio.block_on(run_process(name, version, config, run)),
+    match read(variables) {
+        Ok(config) => on_threads(name, run_process(name, version, config, run)),
+        Err(bad) => complain(&format!("{name}: {bad}"), EXIT_USAGE),
+    }
+}
+
+fn on_threads(name: &str, work: impl Future<Output = ExitCode>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(tokio) => tokio.block_on(work),
         Err(error) => complain(&format!("{name}: no threads to run on: {error}"), 1),
     }
 }
@@ -137,27 +193,54 @@ where
         error!(error = format!("{error:#}"), "this service ends");
     }
     guard.shutdown().await;
-    if ended.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    ended.map_or_else(|error| ExitCode::from(status_of(&error)), |()| ExitCode::SUCCESS)
 }
 
-/// There are no options: everything is set by the environment.
-fn answer_arguments(name: &str, version: &str) -> Option<ExitCode> {
+fn status_of(error: &anyhow::Error) -> u8 {
+    let is_failed = |cause: &StartError| matches!(cause, StartError::VolumeFailed { .. });
+    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_failed) { EXIT_IO } else { 1 }
+}
+
+/// What the arguments ask for.
+enum Asked {
+    Service,
+    Command(fn(Invocation) -> u8, Vec<OsString>),
+    Answered(ExitCode),
+}
+
+/// A service has no options: everything is set by the environment.
+fn asked_for(binary: Binary) -> Asked {
+    let Binary { name, version, commands } = binary;
     let mut arguments = std::env::args_os().skip(1);
-    let first = arguments.next()?;
+    let Some(first) = arguments.next() else { return Asked::Service };
+    let command = commands.iter().find(|command| first == command.name);
+    if let Some(command) = command {
+        return Asked::Command(command.run, arguments.collect());
+    }
     match first.to_str() {
         Some("--version" | "-V") => say(&format!("{name} {version}")),
-        Some("--help" | "-h") => say(&format!(
-            "{name} {version}\n\nUsage: {name}\n\nAll settings are environment variables; \
-             README.md lists them under \"Configuration\"."
-        )),
+        Some("--help" | "-h") => say(&help(binary)),
         _ => {
             let complaint = format!(
                 "{name}: unknown argument {first:?}; settings are environment variables, see --help"
             );
-            return Some(complain(&complaint, EXIT_USAGE));
+            return Asked::Answered(complain(&complaint, EXIT_USAGE));
         }
     }
-    Some(ExitCode::SUCCESS)
+    Asked::Answered(ExitCode::SUCCESS)
+}
+
+fn help(binary: Binary) -> String {
+    let Binary { name, version, commands } = binary;
+    let mut text = format!("{name} {version}\n\nUsage: {name}\n");
+    for Command { name: command, arguments, about, .. } in commands {
+        let call = [name, command, arguments].join(" ");
+        text.push_str(&format!("       {}\n           {about}\n", call.trim_end()));
+    }
+    text.push_str(
+        "\nAll settings are environment variables; README.md lists them under \"Configuration\".",
+    );
+    text
 }
 
 fn say(text: &str) {
@@ -169,4 +252,33 @@ fn say(text: &str) {
 fn complain(text: &str, status: u8) -> ExitCode {
     let _ = writeln!(std::io::stderr(), "{text}");
     ExitCode::from(status)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_volume_that_failed_has_an_exit_status_of_its_own() {
+        let failed = || StartError::VolumeFailed { reason: "fdatasync: Input/output error".into() };
+        assert_eq!(status_of(&failed().into()), 74);
+        let wrapped = anyhow::Error::from(failed()).context("the data server failed");
+        assert_eq!(status_of(&wrapped), 74);
+        let other = StartError::Advertise { reason: "no port".into() };
+        assert_eq!(status_of(&other.into()), 1);
+        assert_eq!(status_of(&anyhow::anyhow!("something else")), 1);
+    }
+
+    #[test]
+    fn help_lists_the_commands() {
+        let commands = &[Command {
+            name: "check",
+            arguments: "[--quick]",
+            about: "Checks everything.",
+            run: |_| 0,
+        }];
+        let text = help(Binary { name: "service", version: "1", commands });
+        assert!(text.contains("service check [--quick]\n"), "{text}");
+        assert!(text.contains("Checks everything."), "{text}");
+    }
 }

@@ -48,6 +48,13 @@ pub enum StartError {
     /// The volume could not be opened.
     #[error("the volume cannot be used: {0}")]
     Volume(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The volume takes no more writes: a sync failed, or its index was found
+    /// damaged. The next start puts in order what can be.
+    #[error("the volume takes no more writes: {reason}")]
+    VolumeFailed {
+        /// What happened first.
+        reason: String,
+    },
 }
 
 /// The way to the other services.

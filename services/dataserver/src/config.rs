@@ -1,18 +1,20 @@
 //! The data server's settings, all from the environment.
 
-use std::path::PathBuf;
+mod volume;
+
+use std::time::Duration;
 
 use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
-use holdfast_core::settings::{BadSetting, BadSettings, SettingsReader, parse_bytes, parse_count};
+use holdfast_core::settings::{BadSetting, BadSettings, SettingsReader, parse_count};
 use serde::Deserialize;
-use std::time::Duration;
+
+use self::volume::RawVolume;
+pub use self::volume::VolumeSettings;
 
 /// The variables that only a data server has, as they are written.
 #[derive(Debug, Clone, Default, Deserialize)]
 struct RawDataServer {
-    storage_root: Option<String>,
     initial_members: Option<String>,
-    reserve_bytes: Option<String>,
     zone: Option<String>,
 }
 
@@ -21,14 +23,11 @@ struct RawDataServer {
 pub struct DataServerConfig {
     /// What it has in common with an api.
     pub common: CommonSettings,
-    /// `STORAGE_ROOT`: the directory that holds the volume.
-    pub storage_root: PathBuf,
+    /// Where and how objects are kept.
+    pub volume: VolumeSettings,
     /// `INITIAL_MEMBERS` (1): how many empty data servers must see each other
     /// before they become a new cluster.
     pub initial_members: usize,
-    /// `RESERVE_BYTES` (64MiB): what is left free on the disk for tombstones
-    /// and for the file system itself.
-    pub reserve_bytes: u64,
     /// `ZONE`: the failure zone it runs in.
     pub zone: Option<String>,
     /// Found a cluster at once, without looking for others: for one process
@@ -70,7 +69,8 @@ impl DataServerConfig {
     ) -> Result<Self, BadSettings> {
         let mut reader = SettingsReader::default();
         let common: RawCommon = parse(variables.clone())?;
-        let raw: RawDataServer = parse(variables)?;
+        let raw: RawDataServer = parse(variables.clone())?;
+        let volume: RawVolume = parse(variables)?;
         let defaults = Defaults {
             listen: "127.0.0.1:8081",
             admin: "127.0.0.1:9091",
@@ -87,29 +87,13 @@ impl DataServerConfig {
             "RABBITMQ_SERVER",
             "set the broker's amqp:// URL, or DATASERVER_PEERS to run without a broker",
         );
-        let storage_root = reader.read("STORAGE_ROOT", raw.storage_root.as_deref(), None, |text| {
-            Ok(Some(PathBuf::from(text)))
-        });
-        reader.require(
-            storage_root.is_some(),
-            "STORAGE_ROOT",
-            "set the directory in which objects are kept",
-        );
+        let volume = VolumeSettings::read(&volume, &mut reader);
         let initial_members =
             reader.read("INITIAL_MEMBERS", raw.initial_members.as_deref(), 1, |text| {
                 parse_count(text, 1, 1_000)
             });
-        let reserve_bytes =
-            reader.read("RESERVE_BYTES", raw.reserve_bytes.as_deref(), 64 << 20, parse_bytes);
         let zone = raw.zone.filter(|zone| !zone.is_empty());
-        reader.finish(Self {
-            common,
-            storage_root: storage_root.unwrap_or_default(),
-            initial_members,
-            reserve_bytes,
-            zone,
-            alone,
-        })
+        reader.finish(Self { common, volume, initial_members, zone, alone })
     }
 }
 
@@ -153,8 +137,9 @@ mod tests {
             ("REPLICAS", "3"),
             ("LOG_FORMAT", "xml"),
             ("RABBITMQ_SERVER", "http://broker"),
+            ("SEGMENT_BYTES", "4GiB"),
         ])
-        .expect_err("six are wrong and one is missing");
+        .expect_err("seven are wrong and one is missing");
         let variables: Vec<_> = bad.0.iter().map(|bad| bad.variable).collect();
         for expected in [
             "ADVERTISE_ADDRESS",
@@ -164,6 +149,7 @@ mod tests {
             "LOG_FORMAT",
             "RABBITMQ_SERVER",
             "STORAGE_ROOT",
+            "SEGMENT_BYTES",
         ] {
             assert!(variables.contains(&expected), "{expected} is not in {variables:?}");
         }

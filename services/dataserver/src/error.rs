@@ -112,6 +112,10 @@ fn store_status(error: &StoreError) -> (StatusCode, &'static str) {
         StoreError::VersionConflict { .. } => (StatusCode::CONFLICT, "version-conflict"),
         StoreError::Corrupt { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "damaged"),
         StoreError::NoSpace { .. } => (StatusCode::INSUFFICIENT_STORAGE, "no-space"),
+        StoreError::MetadataTooLong => (StatusCode::BAD_REQUEST, "metadata-too-long"),
+        StoreError::Doubtful { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "doubtful"),
+        StoreError::Index { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "index"),
+        StoreError::SegmentInUse { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "segment-in-use"),
         StoreError::Poisoned { .. } => (StatusCode::INTERNAL_SERVER_ERROR, "poisoned"),
         StoreError::InUse { .. } | StoreError::Format { .. } => {
             (StatusCode::INTERNAL_SERVER_ERROR, "volume")

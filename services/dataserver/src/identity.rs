@@ -95,6 +95,15 @@ impl Identity {
     }
 }
 
+/// What is wrong with the identity of a volume. Changes nothing. Blocks.
+#[must_use]
+pub fn check(runtime: &Runtime, root: &Path) -> Vec<IdentityError> {
+    let files = runtime.files();
+    let node = read_json::<NodeFile>(files.as_ref(), &root.join(NODE_FILE)).err();
+    let roster = read_json::<Roster>(files.as_ref(), &root.join(ROSTER_FILE)).err();
+    [node, roster].into_iter().flatten().collect()
+}
+
 /// Keeps the roster in the volume.
 #[derive(Debug)]
 pub struct VolumeRoster {

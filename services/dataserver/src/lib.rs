@@ -7,11 +7,13 @@
 //! | [`report`], [`heartbeat`] | telling the others |
 //! | [`locate`] | answering "do you hold this?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
+//! | [`commands`] | what operators do with a volume |
 //!
 //! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
 //! coordinator that an api runs takes them.
 
 pub mod admission;
+pub mod commands;
 pub mod config;
 pub mod error;
 pub mod handlers;

@@ -1,14 +1,20 @@
-//! `holdfast-dataserver`: read the settings, connect, run, shut down.
+//! `holdfast-dataserver`: read the settings, connect, run, shut down; or do one
+//! of its commands.
 
 use std::process::ExitCode;
 
-use holdfast_coordinator::process::{self, Process};
+use holdfast_coordinator::process::{self, Binary, Process};
+use holdfast_dataserver::commands::COMMANDS;
 use holdfast_dataserver::config::DataServerConfig;
 use holdfast_dataserver::server;
 
 fn main() -> ExitCode {
-    let (name, version) = ("holdfast-dataserver", env!("CARGO_PKG_VERSION"));
-    process::main(name, version, DataServerConfig::from_variables, run)
+    let binary = Binary {
+        name: "holdfast-dataserver",
+        version: env!("CARGO_PKG_VERSION"),
+        commands: COMMANDS,
+    };
+    process::main(binary, DataServerConfig::from_variables, run)
 }
 
 async fn run(config: DataServerConfig, process: Process) -> anyhow::Result<()> {

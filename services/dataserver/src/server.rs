@@ -10,13 +10,13 @@ use holdfast_coordinator::assembly::{Coordinator, OwnMembership};
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::service::{BusConnection, Ports, Servers, Sockets, StartError, end};
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::file_engine::{FileStore, FileStoreOptions};
+use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
 use holdfast_store::{Store, StoreError};
 use holdfast_telemetry::admin::Health;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::{Phase, Shutdown};
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{error, info};
 
 use crate::admission::{Admission, is_admitted};
 use crate::config::DataServerConfig;
@@ -36,6 +36,9 @@ pub const TOPICS: [Topic; 3] = Topic::ALL;
 /// How often the gauges of the volume are set.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
 
+/// How often it is told how far reading the log has come.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
+
 /// How often it is checked whether a sync has failed.
 const POISON_CHECK_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -54,7 +57,7 @@ pub async fn run(
 ) -> Result<(), StartError> {
     let settings = &config.common;
     let store = open_store(&runtime, &config, &metrics).await?;
-    let identity = Identity::open(&runtime, &config.storage_root)
+    let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
         .map_err(|error| StartError::Volume(Box::new(error)))?;
     let sockets = Sockets::bind(&runtime, settings).await?;
@@ -62,7 +65,7 @@ pub async fn run(
     let own = describe_own(&config, &identity, store.as_ref(), &ports).await?;
     let counts = DataServerMetrics::new(&metrics)?;
     let BusConnection { bus, inbox } = connection;
-    let keeper = VolumeRoster::new(runtime.clone(), config.storage_root.clone());
+    let keeper = VolumeRoster::new(runtime.clone(), config.volume.storage_root.clone());
     let membership =
         OwnMembership { node: own.node, roster: identity.roster, keeper: Arc::new(keeper) };
     let coordinator = Coordinator::start(
@@ -80,7 +83,7 @@ pub async fn run(
         own.clone(),
         cluster.clone(),
         Arc::clone(&store),
-        config.reserve_bytes,
+        config.volume.reserve_bytes,
     ));
     let answerer = Answerer::new(
         runtime.clone(),
@@ -150,8 +153,9 @@ pub async fn run(
     tasks.iter().for_each(Task::abort);
     coordinator.stop();
     bus.close().await;
+    store.close().await;
     if let Some(reason) = store.poisoned() {
-        return Err(StartError::Volume(Box::new(StoreError::Poisoned { reason })));
+        return Err(StartError::VolumeFailed { reason });
     }
     if conflict.load(Ordering::SeqCst) {
         let reason = "another data server runs on a copy of this volume, or this volume is an \
@@ -161,7 +165,7 @@ pub async fn run(
     Ok(())
 }
 
-/// A volume whose sync failed is read no more by this process: what the disk
+/// A volume whose sync failed, or whose index is damaged, is read no more by this process: what the disk
 /// still holds, only a new start tells.
 fn stop_when_poisoned(runtime: &Runtime, store: Arc<dyn Store>, shutdown: Shutdown) -> Task {
     let inner = runtime.clone();
@@ -178,12 +182,44 @@ async fn open_store(
     config: &DataServerConfig,
     metrics: &Metrics,
 ) -> Result<Arc<dyn Store>, StartError> {
-    let options = FileStoreOptions { reserve_bytes: config.reserve_bytes };
-    let store = FileStore::open(runtime.clone(), config.storage_root.clone(), options)
-        .await
-        .map_err(|error| StartError::Volume(Box::new(error)))?;
+    let (root, options) = (config.volume.storage_root.clone(), config.volume.options());
+    let progress = tell_progress(runtime.clone());
+    let opened = LogStore::open_with_progress(runtime.clone(), root, options, progress);
+    let store = opened.await.map_err(volume_error)?;
+    tell_report(store.report());
     store.metrics().register(metrics.registry())?;
     Ok(Arc::new(store))
+}
+
+fn volume_error(error: StoreError) -> StartError {
+    match error {
+        StoreError::Poisoned { reason } => StartError::VolumeFailed { reason },
+        error => StartError::Volume(Box::new(error)),
+    }
+}
+
+/// A log that takes long to read says so.
+fn tell_progress(runtime: Runtime) -> impl FnMut(Progress) + Send + 'static {
+    let mut told = runtime.now();
+    move |Progress { done_bytes, total_bytes }| {
+        if runtime.now().saturating_sub(told) >= PROGRESS_INTERVAL {
+            told = runtime.now();
+            info!(done_bytes, total_bytes, "reading the log");
+        }
+    }
+}
+
+fn tell_report(report: &OpenReport) {
+    let OpenReport { replayed_bytes, damaged_count, doubtful_count, .. } = *report;
+    info!(replayed_bytes, "the volume is open");
+    if damaged_count > 0 || doubtful_count > 0 {
+        error!(
+            damaged_count,
+            doubtful_count,
+            "the log is damaged: what cannot be told is answered with an error; stop this data \
+             server and run holdfast-dataserver fsck"
+        );
+    }
 }
 
 async fn describe_own(

@@ -89,7 +89,7 @@ mod tests {
     fn nothing_has_to_be_set() {
         let config = read(&[]).expect("defaults");
         assert_eq!(config.api.common.listen.to_bind(), "127.0.0.1:8080");
-        assert_eq!(config.data_server.storage_root.to_str(), Some(DEFAULT_STORAGE_ROOT));
+        assert_eq!(config.data_server.volume.storage_root.to_str(), Some(DEFAULT_STORAGE_ROOT));
         assert_eq!(config.data_server.common.listen.to_bind(), "127.0.0.1:0");
     }
 

@@ -3,10 +3,12 @@
 
 use std::process::ExitCode;
 
-use holdfast_coordinator::process;
+use holdfast_coordinator::process::{self, Binary};
 use holdfast_standalone::config::StandaloneConfig;
 use holdfast_standalone::run::run;
 
 fn main() -> ExitCode {
-    process::main("holdfast", env!("CARGO_PKG_VERSION"), StandaloneConfig::from_variables, run)
+    let version = env!("CARGO_PKG_VERSION");
+    let binary = Binary { name: "holdfast", version, commands: &[] };
+    process::main(binary, StandaloneConfig::from_variables, run)
 }

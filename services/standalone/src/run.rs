@@ -31,7 +31,7 @@ pub async fn run(config: StandaloneConfig, process: Process) -> anyhow::Result<(
     let (api_bus, data_bus) = (connect(&api::TOPICS), connect(&data_server::TOPICS));
     let data_shutdown = Shutdown::new();
     let data_metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
-    let root = config.data_server.storage_root.clone();
+    let root = config.data_server.volume.storage_root.clone();
     let (data_listening, data_ports) = oneshot::channel();
     let mut data = Box::pin(data_server::run(
         runtime.clone(),

@@ -7,6 +7,8 @@ use holdfast_core::name::ObjectName;
 use holdfast_core::version::Version;
 use thiserror::Error;
 
+use crate::log_engine::index::IndexError;
+
 /// What can go wrong with a volume. An I/O error is never "absent".
 #[derive(Debug, Error)]
 pub enum StoreError {
@@ -45,6 +47,37 @@ pub enum StoreError {
         expected: String,
         /// What was found.
         actual: String,
+    },
+    /// Part of the log cannot be read, and no index remembers what it held: it
+    /// may have been this name, in a newer version than any that is known.
+    #[error(
+        "it is unknown whether {name} is here: part of segment {segment} of the log cannot be \
+         read; run holdfast-dataserver fsck"
+    )]
+    Doubtful {
+        /// What was asked for.
+        name: ObjectName,
+        /// Number of the segment.
+        segment: u64,
+    },
+    /// The metadata is longer than a reader would accept.
+    #[error("the metadata is too long")]
+    MetadataTooLong,
+    /// A segment still holds records that are in use.
+    #[error("segment {segment} still holds {live_bytes} bytes that are in use")]
+    SegmentInUse {
+        /// Number of the segment.
+        segment: u64,
+        /// Bytes in use.
+        live_bytes: u64,
+    },
+    /// The index cannot be used. Nothing is lost with it: it can be built again
+    /// from the log.
+    #[error(transparent)]
+    Index {
+        /// What is wrong with it.
+        #[from]
+        source: IndexError,
     },
     /// The disk is full, or nearly so.
     #[error("no space: {needed_bytes} bytes asked for, {free_bytes} bytes free above the reserve")]
@@ -91,6 +124,47 @@ pub enum StoreError {
 }
 
 impl StoreError {
+    /// The same error for one more caller: an I/O error cannot be cloned.
+    pub(crate) fn again(&self) -> Self {
+        match self {
+            Self::NotFound { name } => Self::NotFound { name: name.clone() },
+            Self::BadRange { start, end, size_bytes } => {
+                Self::BadRange { start: *start, end: *end, size_bytes: *size_bytes }
+            }
+            Self::VersionConflict { name, version } => {
+                Self::VersionConflict { name: name.clone(), version: *version }
+            }
+            Self::Corrupt { path, what, expected, actual } => Self::Corrupt {
+                path: path.clone(),
+                what,
+                expected: expected.clone(),
+                actual: actual.clone(),
+            },
+            Self::Doubtful { name, segment } => {
+                Self::Doubtful { name: name.clone(), segment: *segment }
+            }
+            Self::MetadataTooLong => Self::MetadataTooLong,
+            Self::SegmentInUse { segment, live_bytes } => {
+                Self::SegmentInUse { segment: *segment, live_bytes: *live_bytes }
+            }
+            Self::Index { source } => Self::Index { source: source.again() },
+            Self::NoSpace { needed_bytes, free_bytes } => {
+                Self::NoSpace { needed_bytes: *needed_bytes, free_bytes: *free_bytes }
+            }
+            Self::Poisoned { reason } => Self::Poisoned { reason: reason.clone() },
+            Self::InUse { path } => Self::InUse { path: path.clone() },
+            Self::Format { path, reason } => {
+                Self::Format { path: path.clone(), reason: reason.clone() }
+            }
+            Self::Io { action, path, source } => Self::Io {
+                action,
+                path: path.clone(),
+                source: io::Error::new(source.kind(), source.to_string()),
+            },
+            Self::WorkLost => Self::WorkLost,
+        }
+    }
+
     /// A payload was handed to another volume than the one it was staged on.
     pub(crate) fn foreign_staged(path: PathBuf) -> Self {
         let source = io::Error::new(io::ErrorKind::InvalidInput, "it was staged on another volume");

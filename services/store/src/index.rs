@@ -6,6 +6,8 @@ use std::ops::Bound;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::object::{Kind, Stat};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{ListPage, ListRequest};
 
 /// Most entries of one page, whatever was asked for: a page is built while the
@@ -20,32 +22,32 @@ pub(crate) struct Index {
 }
 
 /// What the newest versions add up to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Counts {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Counts {
     /// Versions that are objects.
-    pub(crate) object_count: u64,
+    pub object_count: u64,
     /// Versions that are tombstones.
-    pub(crate) tombstone_count: u64,
+    pub tombstone_count: u64,
     /// Payload bytes.
-    pub(crate) live_bytes: u64,
+    pub live_bytes: u64,
 }
 
 impl Counts {
-    fn of(stat: &Stat) -> Self {
+    pub(crate) fn of(stat: &Stat) -> Self {
         let object_count = u64::from(stat.kind == Kind::Object);
         Self { object_count, tombstone_count: 1 - object_count, live_bytes: stat.size_bytes }
     }
 
-    fn add(&mut self, other: Self) {
+    pub(crate) fn add(&mut self, other: Self) {
         self.object_count += other.object_count;
         self.tombstone_count += other.tombstone_count;
         self.live_bytes += other.live_bytes;
     }
 
-    fn subtract(&mut self, other: Self) {
-        self.object_count -= other.object_count;
-        self.tombstone_count -= other.tombstone_count;
-        self.live_bytes -= other.live_bytes;
+    pub(crate) fn subtract(&mut self, other: Self) {
+        self.object_count = self.object_count.saturating_sub(other.object_count);
+        self.tombstone_count = self.tombstone_count.saturating_sub(other.tombstone_count);
+        self.live_bytes = self.live_bytes.saturating_sub(other.live_bytes);
     }
 }
 
@@ -91,7 +93,7 @@ impl Index {
 
 /// Where the walk begins: at the prefix or after `start_after`, whichever is
 /// later. `None` when no key can begin with the prefix.
-fn first_after(request: &ListRequest) -> Option<Bound<ObjectName>> {
+pub(crate) fn first_after(request: &ListRequest) -> Option<Bound<ObjectName>> {
     let in_bucket = |key: Key| ObjectName::new(request.bucket.clone(), key);
     // NUL alone is the smallest key there is.
     let first = if request.prefix.is_empty() { "\0" } else { &request.prefix };

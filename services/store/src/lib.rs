@@ -6,11 +6,15 @@
 
 pub mod conformance;
 mod decide;
+mod disk;
 mod error;
 pub mod file_engine;
 mod index;
+pub mod log_engine;
 pub mod memory;
 pub mod metrics;
+mod payload_file;
+mod volume;
 
 use std::fmt;
 use std::ops::Range;
@@ -25,6 +29,7 @@ use holdfast_core::object::{Digest, Metadata, Stat};
 use holdfast_core::version::Version;
 use holdfast_runtime::Space;
 pub use index::MAX_PAGE_ENTRIES;
+pub use log_engine::{LogStore, LogStoreOptions};
 pub use memory::MemoryStore;
 pub use metrics::StoreMetrics;
 
@@ -238,4 +243,9 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// Why the volume takes no more writes, if so: once it does not, it never
     /// will again in this process.
     fn poisoned(&self) -> Option<String>;
+
+    /// Ends the volume in order: what was accepted is finished, and what comes
+    /// later is refused. Afterwards it can be opened again at once. Dropping the
+    /// future does not stop it.
+    async fn close(&self) {}
 }

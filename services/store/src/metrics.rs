@@ -1,12 +1,16 @@
 //! What a volume tells Prometheus. Made once for each volume and registered by
 //! whoever opens it; no metric carries a key or the name of a node.
 
+mod log;
+
 use std::time::Duration;
 
 use prometheus::core::Collector;
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
+
+pub(crate) use self::log::{LogMetrics, LogState};
 
 /// From 0.1 ms, a read out of the page cache, to 13 s, a disk in trouble; each
 /// bound is 2.2 times the one before.
@@ -77,6 +81,7 @@ pub struct StoreMetrics {
     written_bytes: IntCounter,
     unreadable_names: IntGauge,
     poisoned: IntGauge,
+    log: LogMetrics,
 }
 
 impl StoreMetrics {
@@ -126,6 +131,7 @@ impl StoreMetrics {
                 "1 when a sync failed and the volume takes no more writes.",
             )
             .expect(valid),
+            log: LogMetrics::new(),
         };
         metrics.begin_at_zero();
         metrics
@@ -145,7 +151,7 @@ impl StoreMetrics {
     /// # Errors
     /// When one of the names is registered there already, as by another volume.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let all: [Box<dyn Collector>; 7] = [
+        let shared: [Box<dyn Collector>; 7] = [
             Box::new(self.operations.clone()),
             Box::new(self.syncs.clone()),
             Box::new(self.corruptions.clone()),
@@ -154,7 +160,13 @@ impl StoreMetrics {
             Box::new(self.unreadable_names.clone()),
             Box::new(self.poisoned.clone()),
         ];
-        all.into_iter().try_for_each(|collector| registry.register(collector))
+        let mut all = shared.into_iter().chain(self.log.collectors());
+        all.try_for_each(|collector| registry.register(collector))
+    }
+
+    /// What only a log has.
+    pub(crate) fn log(&self) -> &LogMetrics {
+        &self.log
     }
 
     pub(crate) fn on_operation(&self, operation: Operation, took: Duration) {

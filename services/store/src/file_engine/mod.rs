@@ -1,27 +1,27 @@
 //! The file engine: one file for each name, described by itself.
 //!
+//! No service uses it: data servers keep their objects in [`crate::log_engine`].
+//! It stays as the reference that the conformance suite and the benchmarks
+//! compare the log engine with.
+//!
 //! | module | does |
 //! |---|---|
-//! | `layout` | the bytes of an object file |
-//! | `volume` | the directory: format, lock, staging area |
+//! | `volume` | which directories the volume has |
 //! | `scan` | rebuilds the catalogue when the volume is opened |
 //! | `catalog` | what is here, in memory |
 //! | `staging`, `commit` | the way in |
-//! | `object_file`, `reader` | the way out |
-//! | `disk` | every blocking call: measured syncs, poison, reserve |
+//! | `reader` | the way out |
+//!
+//! The bytes of an object file are in `payload_file`, which the engines share, and
+//! so are `disk` and `volume`.
 //!
 //! PUT: `FileStore::stage` → `FileStaging::write` → `FileStore::commit` →
 //! `commit::commit` → `Shared::publish`. GET: `FileStore::read` →
-//! `reader::read` → `ObjectFile::chunk`.
+//! `reader::read` → `PayloadReader::stream` → `ObjectFile::chunk`.
 
 mod catalog;
-mod checksum;
 mod commit;
-mod damage;
-mod disk;
-mod layout;
 mod name_hash;
-mod object_file;
 mod quarantine;
 mod reader;
 mod scan;
@@ -43,10 +43,11 @@ use holdfast_runtime::{Runtime, VolumeLock};
 
 use self::catalog::{Catalog, Target};
 use self::commit::NameLocks;
-use self::disk::Disk;
 use self::staging::{Content, FileStaged, FileStaging, Room, StagedFile};
 use crate::decide::{object, tombstone};
+use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
+use crate::volume::prepare;
 use crate::{
     ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
 };
@@ -114,7 +115,7 @@ impl FileStore {
         let opened = runtime.random_u64();
         let disk = Arc::new(Disk::new(runtime, root, options.reserve_bytes));
         let prepared = disk.run(|disk| {
-            let lock = volume::prepare(disk)?;
+            let lock = prepare(disk, &volume::spec())?;
             disk.space()?;
             Ok(lock)
         });

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::Shared;
 use super::catalog::Target;
-use super::disk::io_error;
 use crate::StoreError;
+use crate::disk::io_error;
 
 /// See [`super::FileStore::quarantine`].
 pub(super) async fn quarantine(shared: &Arc<Shared>, target: Target) -> Result<bool, StoreError> {

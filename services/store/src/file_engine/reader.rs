@@ -1,28 +1,21 @@
-//! Payloads on their way out: read in chunks, each verified before any of it is
-//! given.
+//! Payloads on their way out: which file a name has, and that it is the one that
+//! the catalogue speaks of.
 
 use std::io::ErrorKind;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
 use holdfast_core::name::ObjectName;
 use holdfast_core::object::Stat;
 use holdfast_core::version::Version;
 
 use super::Shared;
 use super::catalog::Target;
-use super::checksum::JoinedDigest;
-use super::damage::Damage;
-use super::object_file::{CHUNK_BYTES, Chunk, ObjectFile, READER_TAIL_BYTES};
 use crate::decide::{checked_range, readable};
+use crate::payload_file::damage::Damage;
+use crate::payload_file::object_file::{Chunk, ObjectFile, READER_TAIL_BYTES};
+use crate::payload_file::stream::{OnDamage, PayloadReader, note_damage};
 use crate::{Payload, StoreError};
-
-/// Chunks that are read ahead of the one that is waited for, and held in
-/// memory.
-const CHUNKS_AT_ONCE: usize = 2;
 
 /// What a caller asked for.
 #[derive(Debug, Clone)]
@@ -34,7 +27,7 @@ struct Request {
 
 /// What was opened for it.
 struct Opened {
-    file: Arc<ObjectFile>,
+    reader: PayloadReader,
     range: Range<u64>,
     first: Chunk,
 }
@@ -53,8 +46,9 @@ pub(super) async fn read(
         Some(opened) => opened,
         None => open_undisturbed(shared, request).await?,
     };
-    let stat = opened.file.stat().clone();
-    Ok(Payload { stat, bytes: stream_of(shared, opened) })
+    let Opened { reader, range, first } = opened;
+    let stat = reader.file().stat().clone();
+    Ok(Payload { stat, bytes: reader.stream(range, first) })
 }
 
 impl Request {
@@ -67,7 +61,7 @@ impl Request {
 
     /// Opens the newest version and reads its first chunk. `None` when the file
     /// is not the one that the catalogue has: a commit is between the two.
-    fn open(&self, shared: &Shared) -> Result<Option<Opened>, StoreError> {
+    fn open(&self, shared: &Arc<Shared>) -> Result<Option<Opened>, StoreError> {
         let (stat, range) = self.resolve(shared)?;
         let path = shared.disk.path(self.target.hash.path());
         let file = match ObjectFile::open(&shared.disk, path, READER_TAIL_BYTES) {
@@ -77,13 +71,15 @@ impl Request {
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(None);
             }
-            Err(error) => return Err(shared.refused(&self.target, error)),
+            Err(error) => return Err(note_damage(error, &suspect(shared, &self.target))),
         };
         if (file.name(), file.stat()) != (&self.target.name, &stat) {
             return Ok(None);
         }
-        let first = shared.read_chunk(&self.target, &file, first_chunk(&range))?;
-        Ok(Some(Opened { file: Arc::new(file), range, first }))
+        let on_damage = suspect(shared, &self.target);
+        let reader = PayloadReader::new(Arc::clone(&shared.disk), file, on_damage);
+        let first = reader.first_chunk(&range)?;
+        Ok(Some(Opened { reader, range, first }))
     }
 }
 
@@ -101,111 +97,15 @@ async fn open_undisturbed(shared: &Arc<Shared>, request: Request) -> Result<Open
         let _guard = guard;
         request.open(&volume)?.ok_or_else(|| {
             let damage = Damage::new("the trailer", "the version that was stored", "another one");
-            volume.refused(&request.target, damage.at(disk.path(request.target.hash.path())))
+            let error = damage.at(disk.path(request.target.hash.path()));
+            note_damage(error, &suspect(&volume, &request.target))
         })
     });
     opened.await
 }
 
-impl Shared {
-    fn read_chunk(
-        &self,
-        target: &Target,
-        file: &ObjectFile,
-        range: Range<u64>,
-    ) -> Result<Chunk, StoreError> {
-        let chunk = file.chunk(range).map_err(|error| self.refused(target, error))?;
-        self.disk.metrics().on_read(chunk.bytes.len());
-        Ok(chunk)
-    }
-
-    /// Takes note of damage on its way to the caller.
-    fn refused(&self, target: &Target, error: StoreError) -> StoreError {
-        if matches!(error, StoreError::Corrupt { .. }) {
-            tracing::error!(%error, "a read met damage");
-            self.catalog.mark_suspect(target.hash);
-        }
-        error
-    }
-}
-
-fn first_chunk(range: &Range<u64>) -> Range<u64> {
-    let border = (range.start / CHUNK_BYTES + 1).saturating_mul(CHUNK_BYTES);
-    range.start..range.end.min(border)
-}
-
-/// Cuts a range at the multiples of [`CHUNK_BYTES`].
-fn chunk_ranges(range: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-    let mut rest = range;
-    std::iter::from_fn(move || {
-        let chunk = first_chunk(&rest);
-        rest.start = chunk.end;
-        (!chunk.is_empty()).then_some(chunk)
-    })
-}
-
-fn stream_of(
-    shared: &Arc<Shared>,
-    opened: Opened,
-) -> BoxStream<'static, Result<Bytes, StoreError>> {
-    let Opened { file, range, first } = opened;
-    let volume = Arc::clone(shared);
-    let target = Target::new(file.name().clone());
-    let check = WholeCheck {
-        volume: Arc::clone(&volume),
-        target: target.clone(),
-        is_whole: range == (0..file.stat().size_bytes),
-        file: Arc::clone(&file),
-        joined: JoinedDigest::default(),
-    };
-    let rest = stream::iter(chunk_ranges(range).skip(1))
-        .map(move |range| {
-            let (volume, file, target) = (Arc::clone(&volume), Arc::clone(&file), target.clone());
-            let disk = Arc::clone(&volume.disk);
-            async move { disk.run(move |_| volume.read_chunk(&target, &file, range)).await }
-        })
-        .buffered(CHUNKS_AT_ONCE);
-    let first = (!first.bytes.is_empty()).then_some(Ok(first));
-    stream::iter(first)
-        .chain(rest)
-        .scan(Some(check), |check, chunk| std::future::ready(until_error(check, chunk)))
-        .boxed()
-}
-
-/// Passes chunks on until one is an error, which ends the stream.
-fn until_error(
-    check: &mut Option<WholeCheck>,
-    chunk: Result<Chunk, StoreError>,
-) -> Option<Result<Bytes, StoreError>> {
-    let mut running = check.take()?;
-    let passed = chunk.and_then(|chunk| running.pass(chunk));
-    if passed.is_ok() {
-        *check = Some(running);
-    }
-    Some(passed)
-}
-
-/// Holds a payload that is read from end to end against the digest of the
-/// whole; that finds good blocks in a wrong place.
-struct WholeCheck {
-    volume: Arc<Shared>,
-    target: Target,
-    file: Arc<ObjectFile>,
-    is_whole: bool,
-    joined: JoinedDigest,
-}
-
-impl WholeCheck {
-    fn pass(&mut self, chunk: Chunk) -> Result<Bytes, StoreError> {
-        if self.is_whole {
-            self.joined.append(chunk.digest, chunk.bytes.len() as u64);
-            let stat = self.file.stat();
-            if self.joined.size_bytes() == stat.size_bytes {
-                Damage::unless_equal("the whole payload", stat.digest, self.joined.digest())
-                    .map_err(|damage| damage.at(self.file.path().to_owned()))
-                    .map_err(|error| self.volume.refused(&self.target, error))?;
-            }
-        }
-        Ok(chunk.bytes)
-    }
+/// Takes note that the file of a name refused a read.
+fn suspect(shared: &Arc<Shared>, target: &Target) -> OnDamage {
+    let (volume, hash) = (Arc::clone(shared), target.hash);
+    Arc::new(move |_| volume.catalog.mark_suspect(hash))
 }

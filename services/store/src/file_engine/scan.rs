@@ -7,12 +7,12 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use holdfast_core::object::Stat;
 
 use super::catalog::{Catalog, Target};
-use super::damage::Damage;
-use super::disk::Disk;
 use super::name_hash::{NameHash, fan_out_directory};
-use super::object_file::{ObjectFile, SCAN_TAIL_BYTES};
 use crate::StoreError;
+use crate::disk::Disk;
 use crate::metrics::Corruption;
+use crate::payload_file::damage::Damage;
+use crate::payload_file::object_file::{ObjectFile, SCAN_TAIL_BYTES};
 
 /// Directories that are scanned at the same time: enough to keep a disk busy
 /// that answers many reads at once.

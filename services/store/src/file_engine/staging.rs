@@ -14,9 +14,9 @@ use holdfast_core::object::{Digest, Stat};
 use holdfast_runtime::File;
 
 use super::Shared;
-use super::checksum::BlockSums;
-use super::disk::{Disk, io_error};
-use super::layout::{BLOCK_BYTES, encode_trailer};
+use crate::disk::{Disk, io_error};
+use crate::payload_file::checksum::BlockSums;
+use crate::payload_file::layout::{BLOCK_BYTES, encode_trailer};
 use crate::{Staged, Staging, StoreError};
 
 /// What is gathered before it is written: a multiple of the block, large enough

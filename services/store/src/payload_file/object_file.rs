@@ -12,24 +12,24 @@ use holdfast_runtime::File;
 
 use super::checksum::digest_of;
 use super::damage::Damage;
-use super::disk::{Disk, io_error};
 use super::layout::{FOOTER_BYTES, Footer, SUM_BYTES, hex_crc};
 use crate::StoreError;
+use crate::disk::{Disk, io_error};
 
 /// Most payload bytes that are read and verified at once. A multiple of every
 /// allowed block length.
-pub(super) const CHUNK_BYTES: u64 = 1024 * 1024;
+pub(crate) const CHUNK_BYTES: u64 = 1024 * 1024;
 
 /// The end of a file that a reader takes in first: all of a small object, in
 /// one system call.
-pub(super) const READER_TAIL_BYTES: u64 = 64 * 1024;
+pub(crate) const READER_TAIL_BYTES: u64 = 64 * 1024;
 
 /// The same for who only wants the trailer, which has a few hundred bytes.
-pub(super) const SCAN_TAIL_BYTES: u64 = 4 * 1024;
+pub(crate) const SCAN_TAIL_BYTES: u64 = 4 * 1024;
 
 /// An open object file with its verified description.
 #[derive(Debug)]
-pub(super) struct ObjectFile {
+pub(crate) struct ObjectFile {
     content: Content,
     footer: Footer,
     name: ObjectName,
@@ -38,36 +38,36 @@ pub(super) struct ObjectFile {
 
 /// Verified bytes of a payload.
 #[derive(Debug)]
-pub(super) struct Chunk {
+pub(crate) struct Chunk {
     /// What was asked for.
-    pub(super) bytes: Bytes,
+    pub(crate) bytes: Bytes,
     /// Digest of just these.
-    pub(super) digest: Digest,
+    pub(crate) digest: Digest,
 }
 
 impl ObjectFile {
     /// Opens a file and verifies its trailer.
-    pub(super) fn open(disk: &Disk, path: PathBuf, tail_bytes: u64) -> Result<Self, StoreError> {
+    pub(crate) fn open(disk: &Disk, path: PathBuf, tail_bytes: u64) -> Result<Self, StoreError> {
         let content = Content::open(disk, path, tail_bytes)?;
         let (footer, name, stat) = content.trailer()?;
         Ok(Self { content, footer, name, stat })
     }
 
-    pub(super) fn name(&self) -> &ObjectName {
+    pub(crate) fn name(&self) -> &ObjectName {
         &self.name
     }
 
-    pub(super) fn stat(&self) -> &Stat {
+    pub(crate) fn stat(&self) -> &Stat {
         &self.stat
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.content.path
     }
 
     /// Reads `range`, which lies within the payload and within one multiple of
     /// [`CHUNK_BYTES`]. Every block that it touches is verified whole.
-    pub(super) fn chunk(&self, range: Range<u64>) -> Result<Chunk, StoreError> {
+    pub(crate) fn chunk(&self, range: Range<u64>) -> Result<Chunk, StoreError> {
         let block_bytes = u64::from(self.footer.block_bytes);
         let blocks = range.start / block_bytes..range.end.div_ceil(block_bytes);
         let start = blocks.start * block_bytes;

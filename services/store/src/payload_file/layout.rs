@@ -12,7 +12,7 @@ use super::damage::Damage;
 
 /// Payload bytes under one checksum. A range read costs at most this much more
 /// at each end, and the block table is 1/32,768 of the payload.
-pub(super) const BLOCK_BYTES: usize = BLOCK_LENGTH as usize;
+pub(crate) const BLOCK_BYTES: usize = BLOCK_LENGTH as usize;
 
 /// The same as the footer has it.
 const BLOCK_LENGTH: u32 = 128 * 1024;
@@ -21,10 +21,10 @@ const BLOCK_LENGTH: u32 = 128 * 1024;
 const MAX_BLOCK_BYTES: u32 = 1024 * 1024;
 
 /// Bytes of one entry of the block table.
-pub(super) const SUM_BYTES: u64 = 4;
+pub(crate) const SUM_BYTES: u64 = 4;
 
 /// Bytes of the footer.
-pub(super) const FOOTER_BYTES: usize = 32;
+pub(crate) const FOOTER_BYTES: usize = 32;
 
 /// Largest description that is accepted. A key of 1024 bytes, each escaped as
 /// six, and a `Content-Type` come to a tenth of this.
@@ -56,13 +56,13 @@ const MAGIC: [u8; 8] = *b"HFOBJ\r\n\x1a";
 /// entry and its block vouch for each other, so a part of a large object can be
 /// verified without reading the whole table. A tombstone has `p` = 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Footer {
+pub(crate) struct Footer {
     /// Payload length.
-    pub(super) payload_bytes: u64,
+    pub(crate) payload_bytes: u64,
     /// Length of a payload block.
-    pub(super) block_bytes: u32,
+    pub(crate) block_bytes: u32,
     /// Length of the description.
-    pub(super) description_bytes: u32,
+    pub(crate) description_bytes: u32,
     crc: u32,
 }
 
@@ -86,7 +86,7 @@ impl Footer {
 
     /// Reads the last [`FOOTER_BYTES`] of a file of `file_bytes`. What it says
     /// fits the file, but is not verified before [`Self::description`].
-    pub(super) fn decode(file_bytes: u64, footer: &[u8]) -> Result<Self, Damage> {
+    pub(crate) fn decode(file_bytes: u64, footer: &[u8]) -> Result<Self, Damage> {
         let mut fields = Fields(footer);
         let (payload_bytes, block_bytes) = (fields.u64(), fields.u32());
         let (description_bytes, version, crc) = (fields.u32(), fields.u32(), fields.u32());
@@ -124,7 +124,7 @@ impl Footer {
     }
 
     /// Verifies and reads the description.
-    pub(super) fn description(&self, bytes: &[u8]) -> Result<(ObjectName, Stat), Damage> {
+    pub(crate) fn description(&self, bytes: &[u8]) -> Result<(ObjectName, Stat), Damage> {
         let actual = self.crc_with(bytes);
         Damage::unless_equal("the trailer checksum", hex_crc(self.crc), hex_crc(actual))?;
         let (name, stat) = serde_json::from_slice::<Description>(bytes)
@@ -139,7 +139,7 @@ impl Footer {
 /// beside it. JSON; unknown fields are ignored, so that a later release can add
 /// some.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Description {
+pub(crate) struct Description {
     bucket: Bucket,
     key: Key,
     version: Version,
@@ -167,7 +167,7 @@ impl Description {
 ///
 /// # Errors
 /// When the description is longer than a reader would accept.
-pub(super) fn encode_trailer(name: &ObjectName, stat: &Stat, sums: &[u32]) -> io::Result<Vec<u8>> {
+pub(crate) fn encode_trailer(name: &ObjectName, stat: &Stat, sums: &[u32]) -> io::Result<Vec<u8>> {
     let description = serde_json::to_vec(&Description::new(name, stat))?;
     let description_bytes = u32::try_from(description.len())
         .ok()
@@ -213,7 +213,7 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// A CRC32C as it is shown to people.
-pub(super) fn hex_crc(crc: u32) -> String {
+pub(crate) fn hex_crc(crc: u32) -> String {
     format!("{crc:08x}")
 }
 

@@ -7,47 +7,47 @@ use super::layout::BLOCK_BYTES;
 
 /// The block table and the digest of a payload as it grows.
 #[derive(Debug)]
-pub(super) struct BlockSums {
+pub(crate) struct BlockSums {
     sums: Vec<u32>,
     whole: crc_fast::Digest,
     size_bytes: u64,
 }
 
 impl BlockSums {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let whole = crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme);
         Self { sums: Vec::new(), whole, size_bytes: 0 }
     }
 
     /// Adds bytes. All but the last piece must be whole blocks.
-    pub(super) fn update(&mut self, bytes: &[u8]) {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
         self.sums.extend(bytes.chunks(BLOCK_BYTES).map(crc32_iscsi));
         self.whole.update(bytes);
         self.size_bytes += bytes.len() as u64;
     }
 
-    pub(super) fn sums(&self) -> &[u32] {
+    pub(crate) fn sums(&self) -> &[u32] {
         &self.sums
     }
 
-    pub(super) fn size_bytes(&self) -> u64 {
+    pub(crate) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    pub(super) fn digest(&self) -> Digest {
+    pub(crate) fn digest(&self) -> Digest {
         Digest(self.whole.finalize())
     }
 }
 
 /// The digest of a payload that is read in pieces, each digested alone.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct JoinedDigest {
+pub(crate) struct JoinedDigest {
     digest: u64,
     size_bytes: u64,
 }
 
 impl JoinedDigest {
-    pub(super) fn append(&mut self, piece: Digest, piece_bytes: u64) {
+    pub(crate) fn append(&mut self, piece: Digest, piece_bytes: u64) {
         self.digest = if self.size_bytes == 0 {
             piece.0
         } else {
@@ -57,17 +57,17 @@ impl JoinedDigest {
         self.size_bytes += piece_bytes;
     }
 
-    pub(super) fn digest(self) -> Digest {
+    pub(crate) fn digest(self) -> Digest {
         Digest(self.digest)
     }
 
-    pub(super) fn size_bytes(self) -> u64 {
+    pub(crate) fn size_bytes(self) -> u64 {
         self.size_bytes
     }
 }
 
 /// The digest of one piece.
-pub(super) fn digest_of(bytes: &[u8]) -> Digest {
+pub(crate) fn digest_of(bytes: &[u8]) -> Digest {
     Digest(crc_fast::checksum(CrcAlgorithm::Crc64Nvme, bytes))
 }
 

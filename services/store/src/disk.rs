@@ -7,13 +7,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use futures_util::FutureExt;
 use holdfast_runtime::{File, FileSystem, OpenMode, Runtime, Space};
+use tokio::sync::oneshot;
 
 use crate::{StoreError, StoreMetrics};
 
 /// The file system as one volume uses it. All methods block but [`Self::run`].
 #[derive(Debug)]
-pub(super) struct Disk {
+pub(crate) struct Disk {
     runtime: Runtime,
     files: Arc<dyn FileSystem>,
     root: PathBuf,
@@ -25,7 +27,7 @@ pub(super) struct Disk {
 }
 
 impl Disk {
-    pub(super) fn new(runtime: Runtime, root: PathBuf, reserve_bytes: u64) -> Self {
+    pub(crate) fn new(runtime: Runtime, root: PathBuf, reserve_bytes: u64) -> Self {
         Self {
             files: runtime.files(),
             runtime,
@@ -38,7 +40,7 @@ impl Disk {
     }
 
     /// Runs `work` where it may block. Cancelling does not stop it.
-    pub(super) async fn run<T: Send + 'static>(
+    pub(crate) async fn run<T: Send + 'static>(
         self: &Arc<Self>,
         work: impl FnOnce(&Arc<Self>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
@@ -49,36 +51,59 @@ impl Disk {
         }
     }
 
-    pub(super) fn runtime(&self) -> &Runtime {
+    /// Begins `work` at once where it may block; its answer can be waited for
+    /// later, or never. A channel that closes without one means that the work was
+    /// lost.
+    pub(crate) fn begin<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Arc<Self>) -> Result<T, StoreError> + Send + 'static,
+    ) -> oneshot::Receiver<Result<T, StoreError>> {
+        let (sender, receiver) = oneshot::channel();
+        let disk = Arc::clone(self);
+        let begun = self.runtime.blocking(move || {
+            // Nobody waits any more: the work was still done.
+            let _ = sender.send(work(&disk));
+        });
+        // The first poll hands the work over, and dropping does not stop it.
+        let _ = Box::pin(begun).as_mut().now_or_never();
+        receiver
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
         &self.runtime
     }
 
-    pub(super) fn metrics(&self) -> &StoreMetrics {
+    pub(crate) fn metrics(&self) -> &StoreMetrics {
         &self.metrics
     }
 
-    pub(super) fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// A path of the volume.
-    pub(super) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
+    pub(crate) fn path(&self, relative: impl AsRef<Path>) -> PathBuf {
         self.root.join(relative)
     }
 
-    pub(super) fn files(&self) -> &dyn FileSystem {
+    pub(crate) fn files(&self) -> &dyn FileSystem {
         &*self.files
     }
 
-    pub(super) fn open(&self, path: &Path) -> Result<Box<dyn File>, StoreError> {
+    pub(crate) fn open(&self, path: &Path) -> Result<Box<dyn File>, StoreError> {
         self.files.open(path, OpenMode::Read).map_err(io_error("open", path))
     }
 
-    pub(super) fn create(&self, path: &Path) -> Result<Box<dyn File>, StoreError> {
+    pub(crate) fn create(&self, path: &Path) -> Result<Box<dyn File>, StoreError> {
         self.files.open(path, OpenMode::CreateNew).map_err(io_error("create", path))
     }
 
-    pub(super) fn write(
+    /// As [`FileSystem::create_direct`]; `None` where there is no such thing.
+    pub(crate) fn create_direct(&self, path: &Path) -> Result<Option<Box<dyn File>>, StoreError> {
+        self.files.create_direct(path).map_err(io_error("create", path))
+    }
+
+    pub(crate) fn write(
         &self,
         file: &dyn File,
         path: &Path,
@@ -99,23 +124,28 @@ impl Disk {
         }
     }
 
-    pub(super) fn list(&self, path: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    pub(crate) fn list(&self, path: &Path) -> Result<Vec<PathBuf>, StoreError> {
         self.files.list(path).map_err(io_error("list", path))
     }
 
-    pub(super) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
+    pub(crate) fn rename(&self, from: &Path, to: &Path) -> Result<(), StoreError> {
         self.files.rename(from, to).map_err(io_error("rename a file to", to))
     }
 
-    pub(super) fn remove(&self, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), StoreError> {
         self.files.remove_file(path).map_err(io_error("remove", path))
     }
 
-    pub(super) fn space(&self) -> Result<Space, StoreError> {
+    pub(crate) fn space(&self) -> Result<Space, StoreError> {
         let space =
             self.files.space(&self.root).map_err(io_error("look for room on", &self.root))?;
         self.last_free_bytes.store(space.free_bytes, Ordering::Relaxed);
         Ok(space)
+    }
+
+    /// Free bytes when they were last looked at.
+    pub(crate) fn last_free_bytes(&self) -> u64 {
+        self.last_free_bytes.load(Ordering::Relaxed)
     }
 
     fn look_at_free_bytes(&self) -> Result<u64, StoreError> {
@@ -123,7 +153,7 @@ impl Disk {
     }
 
     /// Refuses a write that would eat into the reserve.
-    pub(super) fn check_room(&self, needed_bytes: u64) -> Result<(), StoreError> {
+    pub(crate) fn check_room(&self, needed_bytes: u64) -> Result<(), StoreError> {
         let free_bytes = self.look_at_free_bytes()?;
         if needed_bytes > free_bytes {
             return Err(StoreError::NoSpace { needed_bytes, free_bytes });
@@ -133,7 +163,7 @@ impl Disk {
 
     /// Whether there was room when last looked at. Does not block; only a
     /// "yes" is worth anything, and what is written is checked again.
-    pub(super) fn had_room(&self, needed_bytes: u64) -> bool {
+    pub(crate) fn had_room(&self, needed_bytes: u64) -> bool {
         let free_bytes = self.last_free_bytes.load(Ordering::Relaxed);
         needed_bytes <= free_bytes.saturating_sub(self.reserve_bytes)
     }
@@ -144,7 +174,7 @@ impl Disk {
     /// [`StoreError::Poisoned`] from now on: after a failed sync the kernel may
     /// take the lost bytes for written, so that a second one would succeed
     /// ([fsyncgate](https://wiki.postgresql.org/wiki/Fsync_Errors)).
-    pub(super) fn sync_file(&self, file: &dyn File, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn sync_file(&self, file: &dyn File, path: &Path) -> Result<(), StoreError> {
         self.sync("fdatasync", path, || file.sync_data())
     }
 
@@ -152,7 +182,7 @@ impl Disk {
     ///
     /// # Errors
     /// As [`Self::sync_file`].
-    pub(super) fn sync_directory(&self, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn sync_directory(&self, path: &Path) -> Result<(), StoreError> {
         self.sync("sync of the directory", path, || self.files.sync_directory(path))
     }
 
@@ -169,19 +199,20 @@ impl Disk {
         result.map_err(|error| self.poison_with(format!("{action} {}: {error}", path.display())))
     }
 
-    fn poison_with(&self, reason: String) -> StoreError {
+    /// Nothing more is written by this process.
+    pub(crate) fn poison_with(&self, reason: String) -> StoreError {
         tracing::error!(%reason, "a sync failed: the volume takes no more writes");
         self.metrics.on_poisoned();
         let reason = self.poison.get_or_init(|| reason).clone();
         StoreError::Poisoned { reason }
     }
 
-    pub(super) fn poisoned(&self) -> Option<&str> {
+    pub(crate) fn poisoned(&self) -> Option<&str> {
         self.poison.get().map(String::as_str)
     }
 
     /// Refuses every write once a sync has failed.
-    pub(super) fn writable(&self) -> Result<(), StoreError> {
+    pub(crate) fn writable(&self) -> Result<(), StoreError> {
         match self.poisoned() {
             Some(reason) => Err(StoreError::Poisoned { reason: reason.to_owned() }),
             None => Ok(()),
@@ -190,7 +221,7 @@ impl Disk {
 
     /// Removes a file that nobody waits for. What is left over, because the
     /// process ends first, is removed when the volume is opened.
-    pub(super) fn remove_in_background(self: &Arc<Self>, path: PathBuf) {
+    pub(crate) fn remove_in_background(self: &Arc<Self>, path: PathBuf) {
         if tokio::runtime::Handle::try_current().is_err() {
             return; // Dropped after the runtime: there is nobody to do it.
         }
@@ -205,7 +236,7 @@ impl Disk {
 }
 
 /// Names the file an error is about, and gives a full disk its own error.
-pub(super) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
+pub(crate) fn io_error(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| {
         if is_full(&source) {

@@ -8,18 +8,18 @@ use crate::StoreError;
 /// Part of a file that is not as it was written, and the file is known to the
 /// caller.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Damage {
+pub(crate) struct Damage {
     what: &'static str,
     expected: String,
     actual: String,
 }
 
 impl Damage {
-    pub(super) fn new(what: &'static str, expected: impl Display, actual: impl Display) -> Self {
+    pub(crate) fn new(what: &'static str, expected: impl Display, actual: impl Display) -> Self {
         Self { what, expected: expected.to_string(), actual: actual.to_string() }
     }
 
-    pub(super) fn unless_equal<T: PartialEq + Display>(
+    pub(crate) fn unless_equal<T: PartialEq + Display>(
         what: &'static str,
         expected: T,
         actual: T,
@@ -27,7 +27,7 @@ impl Damage {
         if expected == actual { Ok(()) } else { Err(Self::new(what, expected, actual)) }
     }
 
-    pub(super) fn at(self, path: PathBuf) -> StoreError {
+    pub(crate) fn at(self, path: PathBuf) -> StoreError {
         let Self { what, expected, actual } = self;
         StoreError::Corrupt { path, what, expected, actual }
     }

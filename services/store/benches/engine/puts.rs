@@ -1,0 +1,113 @@
+//! Small objects: the log engine, the file engine and the bare log by turns.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bare_log::BareLog;
+use crate::common::accounting::sync_file_system;
+use crate::common::directory::BenchDirectory;
+use crate::common::engines::{Engine, close};
+use crate::common::names::Objects;
+use crate::common::settings::number;
+use crate::load::{Extent, Load, StoreTarget};
+use crate::table::{Goal, Sample, Table, Title, Unit};
+
+const SMALL: usize = 4 * 1024;
+const MEDIUM: usize = 64 * 1024;
+const METADATA_BYTES: usize = 24;
+
+/// What the file engine is tried with.
+const CALIBRATION: [usize; 3] = [16, 64, 256];
+
+const DURABILITY: &str = "fdatasync before the answer";
+
+/// The sides, each on a volume of its own that lasts through all rounds.
+struct Sides {
+    log: Arc<Load<StoreTarget>>,
+    file: Arc<Load<StoreTarget>>,
+    bare: Arc<Load<BareLog>>,
+    extent: Extent,
+}
+
+pub(crate) async fn measure(directory: &BenchDirectory, rounds: usize, table: &mut Table) {
+    let sides = Sides::open(directory).await;
+    let best = sides.best_writers().await;
+    for round in 1..=rounds {
+        println!("puts: round {round} of {rounds}");
+        sides.round(directory, best, table).await;
+    }
+    sides.close().await;
+}
+
+impl Sides {
+    async fn open(directory: &BenchDirectory) -> Self {
+        let window = Duration::from_secs_f64(number("HOLDFAST_BENCH_SECONDS", 1.5));
+        let objects = Objects::new(METADATA_BYTES);
+        let bare = Load::new(BareLog::start(directory.join("puts-bare")), objects);
+        let log = load(Engine::Log, directory, "puts-log").await;
+        let file = load(Engine::File, directory, "puts-file").await;
+        Self { log, file, bare, extent: Extent::Window(window) }
+    }
+
+    /// With how many writers the file engine stores most objects.
+    async fn best_writers(&self) -> usize {
+        let mut best = (0, 0.0);
+        for writers in CALIBRATION {
+            let rate = self.file.run(writers, SMALL, self.extent).await.value;
+            println!("file engine, 4 KiB, {writers} writers: {rate:.0}/s");
+            if rate > best.1 {
+                best = (writers, rate);
+            }
+        }
+        println!("file engine, 4 KiB: best with {} writers", best.0);
+        best.0
+    }
+
+    async fn round(&self, directory: &BenchDirectory, best: usize, table: &mut Table) {
+        let settle = || sync_file_system(directory.path());
+        settle();
+        let file_best = self.file.run(best, SMALL, self.extent).await;
+        settle();
+        let log = self.log.run(64, SMALL, self.extent).await;
+        settle();
+        let bare = self.bare.run(64, SMALL, self.extent).await;
+        settle();
+        let file_16 = self.file.run(16, SMALL, self.extent).await;
+        settle();
+        let log_16 = self.log.run(16, SMALL, self.extent).await;
+        settle();
+        let bare_16 = self.bare.run(16, SMALL, self.extent).await;
+        settle();
+        let file_medium = self.file.run(16, MEDIUM, self.extent).await;
+        settle();
+        let log_medium = self.log.run(16, MEDIUM, self.extent).await;
+
+        let file = |writers: usize| format!("file engine, {writers} writers");
+        let bare_log = || "bare queue, write and fdatasync".to_owned();
+        let (small, few, medium) =
+            ("put 4 KiB, 64 writers", "put 4 KiB, 16 writers", "put 64 KiB, 16 writers");
+        let mut add = |what: &str, against: String, goal: Goal, own: Sample, other: Sample| {
+            let (what, unit) = (what.to_owned(), Unit::Objects);
+            table.add(Title { what, against, durability: DURABILITY, unit, goal }, own, other);
+        };
+        add(small, file(best) + " (its best)", Goal::AtLeast(5.0), log, file_best);
+        add(small, bare_log(), Goal::AtLeast(0.7), log, bare);
+        add(few, file(16), Goal::AtLeast(3.0), log_16, file_16);
+        add(few, file(best) + " (its best)", Goal::Nothing, log_16, file_best);
+        add(few, bare_log(), Goal::Nothing, log_16, bare_16);
+        add(medium, file(16), Goal::AtLeast(2.0), log_medium, file_medium);
+    }
+
+    async fn close(self) {
+        for load in [self.log, self.file] {
+            let load = Arc::into_inner(load).expect("every writer has ended");
+            close(load.target.store).await;
+        }
+    }
+}
+
+async fn load(engine: Engine, directory: &BenchDirectory, name: &str) -> Arc<Load<StoreTarget>> {
+    let objects = Objects::new(METADATA_BYTES);
+    let store = engine.open(&directory.join(name)).await;
+    Load::new(StoreTarget { store, objects }, objects)
+}

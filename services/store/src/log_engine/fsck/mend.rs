@@ -1,0 +1,155 @@
+//! Taking unreadable bytes out of the log: a copy goes into quarantine, and
+//! where they lay a record says that they were given up.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_runtime::{File, OpenMode};
+
+use crate::StoreError;
+use crate::disk::{Disk, io_error};
+use crate::log_engine::index::DoubtfulRegion;
+use crate::log_engine::record::{ALIGNMENT, HEADER_BYTES, Seed, encode_gap};
+use crate::log_engine::segment::SegmentId;
+
+/// Copies of what was taken out, relative to the volume.
+const QUARANTINE: &str = "quarantine";
+
+/// What is copied at once. Where the disk gives nothing, so much is left out.
+const PIECE_BYTES: usize = 4096;
+
+/// Copies unreadable parts of the log to `quarantine/log-<segment>-<offset>`,
+/// durably. A copy that an earlier repair made stays. Blocks.
+///
+/// # Errors
+/// [`StoreError::Io`], [`StoreError::NoSpace`], [`StoreError::Poisoned`].
+pub(super) fn quarantine(
+    disk: &Arc<Disk>,
+    regions: &[(SegmentId, DoubtfulRegion)],
+) -> Result<(), StoreError> {
+    if regions.is_empty() {
+        return Ok(());
+    }
+    let directory = disk.path(QUARANTINE);
+    disk.files()
+        .create_directories(&directory)
+        .map_err(io_error("create the directory", &directory))?;
+    disk.sync_directory(disk.root())?;
+    for (id, region) in regions {
+        let name = format!("log-{:016x}-{:016x}", region.segment, region.start);
+        copy(disk, *id, region, &directory.join(name))?;
+    }
+    disk.sync_directory(&directory)
+}
+
+fn copy(disk: &Disk, id: SegmentId, region: &DoubtfulRegion, to: &Path) -> Result<(), StoreError> {
+    let bytes = region.end - region.start;
+    if is_copied(disk, to, bytes)? {
+        return Ok(());
+    }
+    let from = disk.open(&disk.path(id.path()))?;
+    let file = disk.create(to)?;
+    let mut at = 0;
+    let mut piece = vec![0; PIECE_BYTES];
+    while at < bytes {
+        let wanted = usize::try_from(bytes - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let piece = piece.get_mut(..wanted).unwrap_or_default();
+        // What the disk does not give is zeros in the copy.
+        if from.read_at(piece, region.start + at).is_err() {
+            piece.fill(0);
+        }
+        disk.write(&*file, to, piece, at)?;
+        at += wanted as u64;
+    }
+    disk.sync_file(&*file, to)
+}
+
+/// Whether a copy is there; one that was cut short is removed.
+fn is_copied(disk: &Disk, to: &Path, bytes: u64) -> Result<bool, StoreError> {
+    let directory = to.parent().map(Path::to_owned).unwrap_or_default();
+    if !disk.list(&directory)?.contains(&to.to_owned()) {
+        return Ok(false);
+    }
+    let length = disk.open(to)?.len().map_err(io_error("look at the length of", to))?;
+    if length < bytes {
+        disk.remove(to)?;
+    }
+    Ok(length >= bytes)
+}
+
+/// A segment that is changed in place.
+struct Mended<'a> {
+    disk: &'a Disk,
+    path: PathBuf,
+    file: Box<dyn File>,
+}
+
+impl<'a> Mended<'a> {
+    fn open(disk: &'a Disk, id: SegmentId) -> Result<Self, StoreError> {
+        let path = disk.path(id.path());
+        let file = disk.files().open(&path, OpenMode::Write).map_err(io_error("open", &path))?;
+        Ok(Self { disk, path, file })
+    }
+
+    fn write(&self, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
+        self.disk.write(&*self.file, &self.path, bytes, offset)
+    }
+
+    fn set_len(&self, bytes: u64) -> Result<(), StoreError> {
+        self.file.set_len(bytes).map_err(io_error("change the length of", &self.path))
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.disk.sync_file(&*self.file, &self.path)
+    }
+}
+
+/// Writes a record over an unreadable part of the log that takes its place.
+/// Touches nothing else, and is durable when it returns. `false` when that
+/// cannot be done. Blocks.
+///
+/// # Errors
+/// As [`quarantine`].
+pub(super) fn give_up(
+    disk: &Disk,
+    id: SegmentId,
+    region: &DoubtfulRegion,
+) -> Result<bool, StoreError> {
+    let segment = Mended::open(disk, id)?;
+    let path = &segment.path;
+    let length = segment.file.len().map_err(io_error("look at the length of", path))?;
+    let is_at_end = region.end >= length;
+    let bytes = region.end - region.start;
+    if bytes < HEADER_BYTES as u64 {
+        // No record is so short: it is the front of one whose rest was cut off.
+        if !is_at_end {
+            return Ok(false);
+        }
+        segment.set_len(region.start)?;
+        segment.sync()?;
+        return Ok(true);
+    }
+    // Records end at such a place, but a file may have been cut anywhere.
+    let whole = bytes.next_multiple_of(ALIGNMENT as u64);
+    if whole > bytes && !is_at_end {
+        return Ok(false);
+    }
+    let seed = Seed { salt: id.salt, offset: region.start };
+    let Some(gap) = encode_gap(seed, whole) else { return Ok(false) };
+    if whole > bytes {
+        segment.set_len(region.start + whole)?;
+    }
+    segment.write(&gap, region.start)?;
+    segment.sync()?;
+    Ok(true)
+}
+
+/// Writes the header of a segment again. Blocks.
+///
+/// # Errors
+/// As [`quarantine`].
+pub(super) fn write_header(disk: &Disk, id: SegmentId) -> Result<(), StoreError> {
+    let segment = Mended::open(disk, id)?;
+    segment.write(&id.header(), 0)?;
+    segment.sync()
+}

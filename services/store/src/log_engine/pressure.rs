@@ -1,0 +1,178 @@
+//! How much garbage there is, and what that means: how fast compaction runs,
+//! which segment is next, and how much of the clients' writes one batch takes.
+
+use std::collections::BTreeSet;
+
+use super::ledger::Ledger;
+use super::queue::Allowance;
+
+/// Full pressure, in thousandths.
+const FULL: u64 = 1000;
+
+/// From here on compaction runs as fast as the disk lets it.
+const UNBOUND: u64 = 500;
+
+/// Most that clients may have saved up for one batch.
+const MAX_BUDGET_BYTES: u64 = 8 * 1024 * 1024;
+
+/// What clients may write for each byte that compaction moves, when pressure
+/// has just begun; it sinks to nothing at full pressure.
+const BYTES_PER_MOVED_BYTE: u64 = 4;
+
+/// Part of a segment, in thousandths, below which it is written again: half of
+/// it while there is room, and nearly all of it when the disk is almost full and
+/// every bit counts.
+const IN_USE_WITH_ROOM: u64 = 500;
+const IN_USE_WITHOUT: u64 = 900;
+
+/// Small segments that may lie about before they are put together. Each start
+/// of a process leaves one.
+const SMALL_SEGMENTS: usize = 8;
+
+/// Part of the log, as its divisor, that forgets may take. They are needed while
+/// a segment is there that is older, so then the oldest is written again,
+/// however much of it is in use. Each byte of forgets costs about as many bytes
+/// as this number.
+const FORGETS_DIVISOR: u64 = 8;
+
+/// How much garbage the log holds, and what clients may still write.
+///
+/// With `u` bytes of records in use, pressure begins when the log is longer than
+/// 2 `u` and a segment, which compaction of everything under half in use gets
+/// below, and is full at 2.4 `u` and one and a half segments. Then clients wait
+/// for compaction, so the log never grows beyond that by more than a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Pressure {
+    segment_bytes: u64,
+    thousandths: u64,
+    budget_bytes: u64,
+    is_reclaiming: bool,
+}
+
+impl Pressure {
+    pub(super) fn new(segment_bytes: u64) -> Self {
+        Self { segment_bytes, thousandths: 0, budget_bytes: 0, is_reclaiming: true }
+    }
+
+    pub(super) fn thousandths(self) -> u64 {
+        self.thousandths
+    }
+
+    /// Whether compaction finds something to do. While it does not, waiting for
+    /// it would be waiting for ever.
+    pub(super) fn set_reclaiming(&mut self, is_reclaiming: bool) {
+        self.is_reclaiming = is_reclaiming;
+    }
+
+    /// A batch was written: what compaction moved in it, and what was freed.
+    pub(super) fn on_batch(&mut self, ledger: &Ledger, written: Written) {
+        let (total, used) = ledger.log_bytes();
+        let soft = 2 * used + self.segment_bytes;
+        let span = (used * 2 / 5 + self.segment_bytes / 2).max(1);
+        self.thousandths = (total.saturating_sub(soft).saturating_mul(FULL) / span).min(FULL);
+        let share = FULL - self.thousandths;
+        let earned = written.moved_bytes.saturating_mul(BYTES_PER_MOVED_BYTE) * share / FULL
+            + written.freed_bytes / 2;
+        self.budget_bytes = self.budget_bytes.saturating_add(earned).min(MAX_BUDGET_BYTES);
+    }
+
+    /// Clients' writes were taken.
+    pub(super) fn on_taken(&mut self, bytes: u64) {
+        self.budget_bytes = self.budget_bytes.saturating_sub(bytes);
+    }
+
+    /// How much of the clients' writes the next batch takes.
+    pub(super) fn allowance(self) -> Allowance {
+        if self.thousandths == 0 || !self.is_reclaiming {
+            return Allowance::Unlimited;
+        }
+        Allowance::Bytes(usize::try_from(self.budget_bytes).unwrap_or(usize::MAX))
+    }
+}
+
+/// What a batch wrote, in bytes of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Written {
+    pub(super) moved_bytes: u64,
+    /// Length of segments that are gone.
+    pub(super) freed_bytes: u64,
+}
+
+/// Bytes a second that compaction may read; `None` when nothing holds it back.
+pub(super) fn rate(base_bytes: u64, thousandths: u64) -> Option<u64> {
+    let raised = base_bytes.saturating_mul(1 + 7 * thousandths / UNBOUND);
+    (thousandths < UNBOUND).then_some(raised.max(1))
+}
+
+/// Whether the disk has room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DiskRoom {
+    /// Compaction need not hurry.
+    Enough,
+    /// Writes are refused, or will be soon.
+    Scarce,
+}
+
+impl DiskRoom {
+    /// Room is scarce when garbage takes more of the disk than is left of it.
+    pub(super) fn of(free_bytes: u64, ledger: &Ledger, segment_bytes: u64) -> Self {
+        let (total, used) = ledger.log_bytes();
+        let garbage_bytes = total.saturating_sub(used);
+        match free_bytes < garbage_bytes.max(2 * segment_bytes) {
+            true => Self::Scarce,
+            false => Self::Enough,
+        }
+    }
+
+    fn most_in_use(self) -> u64 {
+        match self {
+            Self::Enough => IN_USE_WITH_ROOM,
+            Self::Scarce => IN_USE_WITHOUT,
+        }
+    }
+}
+
+/// The segment that compaction should take next: the one with the smallest part
+/// in use, if that is under half (or nine tenths, when the disk is full), else the oldest when too many forgets wait for
+/// it to go, else one of many small ones. Never the one
+/// that is written to, nor one of `stuck`.
+pub(super) fn choose_victim(
+    ledger: &Ledger,
+    active: Option<u64>,
+    stuck: &BTreeSet<u64>,
+    segment_bytes: u64,
+    room: DiskRoom,
+) -> Option<u64> {
+    let mut numbers = ledger.segments.keys().copied();
+    let (oldest, second) = (numbers.next()?, numbers.next());
+    let candidates = ledger.segments.iter().filter(|(number, usage)| {
+        Some(**number) != active && !stuck.contains(number) && usage.total_bytes > 0
+    });
+    let part_in_use = |number: u64, usage: &super::index::SegmentUsage| {
+        // What the oldest of all forgets is of no use without it.
+        let others = if number == oldest { second.unwrap_or(u64::MAX) } else { oldest };
+        usage.used_bytes(others).saturating_mul(FULL) / usage.total_bytes.max(1)
+    };
+    let best = candidates
+        .clone()
+        .map(|(number, usage)| (part_in_use(*number, usage), *number))
+        .min()
+        .filter(|(part, _)| *part < room.most_in_use());
+    let outweighed = || {
+        let is_candidate = candidates.clone().any(|(number, _)| *number == oldest);
+        (is_candidate && has_many_forgets(ledger, segment_bytes)).then_some(oldest)
+    };
+    best.map(|(_, number)| number).or_else(outweighed).or_else(|| {
+        let small: Vec<u64> = candidates
+            .filter(|(_, usage)| usage.total_bytes < segment_bytes / 8)
+            .map(|(number, _)| *number)
+            .collect();
+        (small.len() >= SMALL_SEGMENTS).then(|| small.first().copied()).flatten()
+    })
+}
+
+fn has_many_forgets(ledger: &Ledger, segment_bytes: u64) -> bool {
+    let (total, used) = ledger.log_bytes();
+    let live: u64 = ledger.segments.values().map(|usage| usage.live_bytes).sum();
+    used.saturating_sub(live) > (total / FORGETS_DIVISOR).max(segment_bytes)
+}

@@ -1,0 +1,322 @@
+//! Opening a volume: the index is taken as far as it goes, the log tells the
+//! rest, and what an interrupted run left behind is put in order.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use holdfast_runtime::OpenMode;
+
+use super::doubt::Doubt;
+use super::index::{
+    Checkpoint, FjallIndexEngine, INDEX_VERSION, Index, IndexEngine, IndexError, SegmentUsage,
+};
+use super::ledger::{Draft, Ledger};
+use super::options::LogStoreOptions;
+use super::replay::{Progress, Replay, Replayed, TornTail};
+use super::segment::SegmentId;
+use super::shared::REBUILD_MARKER;
+use crate::StoreError;
+use crate::disk::{Disk, io_error};
+
+/// Directory of the index, below the volume.
+pub(super) const INDEX_DIRECTORY: &str = "index";
+
+/// What was found when a volume was opened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OpenReport {
+    /// Why the index was built anew, if it was.
+    pub rebuilt_because: Option<String>,
+    /// Bytes of the log that were read.
+    pub replayed_bytes: u64,
+    /// An interrupted batch that was dropped.
+    pub torn: Option<TornTail>,
+    /// Records that were read whose payload is damaged.
+    pub damaged_count: u64,
+    /// Parts of the log of which no name can be read.
+    pub doubtful_count: u64,
+}
+
+/// A log and an index that agree.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) index: Box<dyn Index>,
+    pub(super) ledger: Ledger,
+    pub(super) segments: BTreeMap<u64, SegmentId>,
+    pub(super) next_segment: u64,
+    pub(super) doubt: Doubt,
+    pub(super) report: OpenReport,
+}
+
+/// Which segments the volume has.
+///
+/// # Errors
+/// [`StoreError::Io`], and [`StoreError::Format`] when two have one number.
+pub(super) fn list_segments(disk: &Disk) -> Result<BTreeMap<u64, SegmentId>, StoreError> {
+    let mut segments = BTreeMap::new();
+    for path in disk.list(&disk.path("log"))? {
+        let Some(id) = SegmentId::of_file(&path) else {
+            tracing::warn!(path = %path.display(), "this file is not one of the volume's; it is left alone");
+            continue;
+        };
+        if id.number == u64::MAX {
+            // The next one would have no number.
+            let reason = "no volume comes to this number of a segment; move it away";
+            return Err(StoreError::Format { path, reason: reason.to_owned() });
+        }
+        if segments.insert(id.number, id).is_some() {
+            let reason = "two segments have one number; move the one that does not belong here \
+                          away";
+            return Err(StoreError::Format { path, reason: reason.to_owned() });
+        }
+    }
+    Ok(segments)
+}
+
+/// Whether the index goes with the log, or why it is built anew.
+pub(super) enum Usable {
+    Yes(Box<dyn Index>, Ledger),
+    No(Unfit),
+}
+
+/// Why an index is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Unfit {
+    pub(super) reason: String,
+    /// Segments that it points to and that are not there.
+    missing: Vec<u64>,
+}
+
+impl From<String> for Unfit {
+    fn from(reason: String) -> Self {
+        Self { reason, missing: Vec::new() }
+    }
+}
+
+/// The engine the index is kept in.
+pub(super) fn index_engine(disk: &Disk, options: &LogStoreOptions) -> Arc<dyn IndexEngine> {
+    let fjall = || Arc::new(FjallIndexEngine::new(disk.runtime().clone())) as Arc<dyn IndexEngine>;
+    options.index.clone().unwrap_or_else(fjall)
+}
+
+/// Brings index and log together. Blocks; the volume is locked.
+pub(super) fn recover(
+    disk: &Disk,
+    options: &LogStoreOptions,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Recovered, StoreError> {
+    let engine = index_engine(disk, options);
+    let mut segments = list_segments(disk)?;
+    sync_log(disk, &segments)?;
+    let mut report = OpenReport::default();
+    let usable = open_index(disk, &*engine, &segments);
+    let first = match usable {
+        Usable::Yes(index, ledger) => replay(disk, index, ledger, &segments, progress)?,
+        Usable::No(unfit) => Tried::Unfit(unfit),
+    };
+    let (index, ledger, replayed) = match first {
+        Tried::Fit(index, ledger, replayed) => (index, ledger, replayed),
+        Tried::Unfit(Unfit { reason, missing }) => {
+            if !segments.is_empty() {
+                tracing::warn!(%reason, "the index is built anew from the log");
+                report.rebuilt_because = Some(reason);
+            }
+            rebuild(disk, &*engine, &segments, missing, progress)?
+        }
+    };
+    remove_marker(disk)?;
+    report.torn = replayed.torn;
+    report.damaged_count = replayed.damaged_count;
+    settle_tail(disk, &segments, replayed.torn)?;
+    let mut ledger = ledger;
+    remove_segments(disk, &replayed, &mut segments)?;
+    drop_stale_books(&*index, &mut ledger, &segments)?;
+    let checkpoint = &ledger.checkpoint;
+    let highest = segments.keys().next_back().copied().unwrap_or(0);
+    let next_segment = highest.max(checkpoint.covered.segment) + 1;
+    let doubt = Doubt::new(checkpoint.doubt.clone());
+    report.doubtful_count = doubt.regions().len() as u64;
+    report.replayed_bytes = replayed.read_bytes;
+    Ok(Recovered { index, ledger, segments, next_segment, doubt, report })
+}
+
+/// What a replay into an existing index came to.
+#[expect(clippy::large_enum_variant, reason = "there is one at each start")]
+enum Tried {
+    Fit(Box<dyn Index>, Ledger, Replayed),
+    Unfit(Unfit),
+}
+
+fn replay(
+    disk: &Disk,
+    index: Box<dyn Index>,
+    mut ledger: Ledger,
+    segments: &BTreeMap<u64, SegmentId>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<Tried, StoreError> {
+    let replayed =
+        Replay { disk, index: &*index, segments, missing: Vec::new(), progress }.run(&mut ledger);
+    match replayed {
+        Ok(replayed) => {
+            let missing = missing_segments(&ledger, segments);
+            if missing.is_empty() {
+                return Ok(Tried::Fit(index, ledger, replayed));
+            }
+            let reason = format!("it points to segments that are not there: {missing:?}");
+            Ok(Tried::Unfit(Unfit { reason, missing }))
+        }
+        Err(StoreError::Index { source: IndexError::Damaged { reason } }) => {
+            Ok(Tried::Unfit(format!("it is damaged: {reason}").into()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn rebuild(
+    disk: &Disk,
+    engine: &dyn IndexEngine,
+    segments: &BTreeMap<u64, SegmentId>,
+    missing: Vec<u64>,
+    progress: &mut dyn FnMut(Progress),
+) -> Result<(Box<dyn Index>, Ledger, Replayed), StoreError> {
+    let directory = disk.path(INDEX_DIRECTORY);
+    engine.remove(&directory)?;
+    let index = engine.open(&directory)?;
+    let mut ledger = Ledger::default();
+    let mut replay = Replay { disk, index: &*index, segments, missing, progress };
+    let replayed = replay.run(&mut ledger)?;
+    // Else a power cut soon after would begin all of it again.
+    index.persist()?;
+    Ok((index, ledger, replayed))
+}
+
+pub(super) fn open_index(
+    disk: &Disk,
+    engine: &dyn IndexEngine,
+    segments: &BTreeMap<u64, SegmentId>,
+) -> Usable {
+    let marker = disk.path(REBUILD_MARKER);
+    if disk.list(disk.root()).is_ok_and(|paths| paths.contains(&marker)) {
+        return Usable::No("an earlier run found it damaged".to_owned().into());
+    }
+    match read_index(disk, engine) {
+        Ok(Some((index, ledger))) => match mismatch(&ledger, segments) {
+            None => Usable::Yes(index, ledger),
+            Some(reason) => Usable::No(reason.into()),
+        },
+        Ok(None) => Usable::No("there is none".to_owned().into()),
+        Err(error) => Usable::No(error.to_string().into()),
+    }
+}
+
+/// An index, and what it says of the log.
+type Read = (Box<dyn Index>, Ledger);
+
+fn read_index(disk: &Disk, engine: &dyn IndexEngine) -> Result<Option<Read>, IndexError> {
+    let index = engine.open(&disk.path(INDEX_DIRECTORY))?;
+    let Some(checkpoint) = index.checkpoint()? else { return Ok(None) };
+    let Checkpoint { version, .. } = checkpoint;
+    if version != INDEX_VERSION {
+        return Err(IndexError::Damaged { reason: format!("it is of version {version}") });
+    }
+    let segments = index.segments()?;
+    Ok(Some((index, Ledger { checkpoint, segments })))
+}
+
+/// Why an index does not go with the log.
+fn mismatch(ledger: &Ledger, segments: &BTreeMap<u64, SegmentId>) -> Option<String> {
+    let covered = ledger.checkpoint.covered.segment;
+    let unknown =
+        segments.keys().find(|number| **number < covered && !ledger.segments.contains_key(number));
+    if let Some(number) = unknown {
+        return Some(format!("it does not know segment {number}"));
+    }
+    None
+}
+
+/// An entry that points to a segment that is not there means that the index
+/// cannot be trusted, and never that a name is absent.
+pub(super) fn missing_segments(ledger: &Ledger, segments: &BTreeMap<u64, SegmentId>) -> Vec<u64> {
+    // Without its forgets, a name might be back when the index is built anew.
+    let is_in_use = |usage: &SegmentUsage| usage.live_bytes > 0 || !usage.forget_bytes.is_empty();
+    let in_use = ledger.segments.iter().filter(|(_, usage)| is_in_use(usage));
+    in_use.map(|(number, _)| *number).filter(|number| !segments.contains_key(number)).collect()
+}
+
+/// Makes durable what can be read: the process before this one may have been
+/// killed before its sync. First of all, since what is taken into the index must
+/// survive a power cut, or the index would lead the log.
+fn sync_log(disk: &Disk, segments: &BTreeMap<u64, SegmentId>) -> Result<(), StoreError> {
+    let Some((_, last)) = segments.last_key_value() else { return Ok(()) };
+    let path = disk.path(last.path());
+    let file = disk.files().open(&path, OpenMode::Write).map_err(io_error("open", &path))?;
+    disk.sync_file(&*file, &path)?;
+    disk.sync_directory(&disk.path("log"))
+}
+
+/// Cuts off what an interrupted batch left.
+pub(super) fn settle_tail(
+    disk: &Disk,
+    segments: &BTreeMap<u64, SegmentId>,
+    torn: Option<TornTail>,
+) -> Result<(), StoreError> {
+    let Some((torn, (_, last))) = torn.zip(segments.last_key_value()) else { return Ok(()) };
+    tracing::warn!(
+        segment = torn.segment,
+        offset = torn.offset,
+        bytes = torn.bytes,
+        "dropped the end of the log, which an interrupted write left behind"
+    );
+    let path = disk.path(last.path());
+    let file = disk.files().open(&path, OpenMode::Write).map_err(io_error("open", &path))?;
+    file.set_len(torn.offset).map_err(io_error("cut", &path))?;
+    disk.sync_file(&*file, &path)
+}
+
+/// Ends what compaction had begun: what it moved away is removed.
+fn remove_segments(
+    disk: &Disk,
+    replayed: &Replayed,
+    segments: &mut BTreeMap<u64, SegmentId>,
+) -> Result<(), StoreError> {
+    let mut is_changed = false;
+    for number in &replayed.removed {
+        if let Some(id) = segments.remove(number) {
+            disk.remove(&disk.path(id.path()))?;
+            is_changed = true;
+        }
+    }
+    if is_changed {
+        disk.sync_directory(&disk.path("log"))?;
+    }
+    Ok(())
+}
+
+/// Takes segments out of the books whose files are gone.
+fn drop_stale_books(
+    index: &dyn Index,
+    ledger: &mut Ledger,
+    segments: &BTreeMap<u64, SegmentId>,
+) -> Result<(), StoreError> {
+    let mut draft = Draft::new(ledger);
+    ledger
+        .segments
+        .keys()
+        .filter(|number| !segments.contains_key(number))
+        .for_each(|number| draft.drop_segment(*number));
+    let changes = draft.changes();
+    let batch = draft.into_batch();
+    if !batch.is_empty() {
+        index.apply(&batch)?;
+        ledger.absorb(changes);
+    }
+    Ok(())
+}
+
+fn remove_marker(disk: &Disk) -> Result<(), StoreError> {
+    let marker = disk.path(REBUILD_MARKER);
+    if disk.list(disk.root())?.contains(&marker) {
+        disk.remove(&marker)?;
+        disk.sync_directory(disk.root())?;
+    }
+    Ok(())
+}

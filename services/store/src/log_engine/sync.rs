@@ -1,0 +1,108 @@
+//! The thread that waits for the disk: it writes one batch at a time and makes
+//! it durable, while the next one is planned.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+
+use holdfast_runtime::File;
+
+use super::segment::SegmentId;
+use super::shared::Shared;
+use crate::StoreError;
+use crate::disk::io_error;
+
+/// A batch on its way to the disk.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub(super) segment: SegmentId,
+    /// Where in the segment it begins.
+    pub(super) start: u32,
+    pub(super) bytes: Vec<u8>,
+    /// Directories whose new files must be durable before the records are.
+    pub(super) directories: Vec<u64>,
+}
+
+/// What became of it; the bytes come back for their capacity.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) bytes: Vec<u8>,
+    /// [`StoreError::NoSpace`] when nothing of it is left in the file;
+    /// [`StoreError::Poisoned`] when it is unknown what is.
+    pub(super) result: Result<(), StoreError>,
+}
+
+/// Writes batches until the sender is gone.
+#[derive(Debug)]
+pub(super) struct Syncer {
+    shared: Arc<Shared>,
+    active: Option<Active>,
+}
+
+/// The segment that is written to.
+#[derive(Debug)]
+struct Active {
+    id: SegmentId,
+    path: PathBuf,
+    file: Arc<dyn File>,
+}
+
+impl Syncer {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, active: None }
+    }
+
+    /// Tells the queue after each batch, where the writer waits.
+    pub(super) fn run(mut self, writes: &Receiver<Write>, done: &Sender<Written>) {
+        while let Ok(write) = writes.recv() {
+            let result = self.write(&write);
+            // The writer outlives this thread, but for a panic of its own.
+            let _ = done.send(Written { bytes: write.bytes, result });
+            self.shared.queue.wake_writer();
+        }
+    }
+
+    /// In this order: the names of payload files, the records.
+    fn write(&mut self, write: &Write) -> Result<(), StoreError> {
+        for directory in &write.directories {
+            self.shared.large.sync_directory(*directory)?;
+        }
+        if self.active.as_ref().is_none_or(|active| active.id != write.segment) {
+            self.active = None;
+            self.begin_segment(write.segment)?;
+        }
+        let active = self.active.as_ref().ok_or(StoreError::WorkLost)?;
+        self.append(active, write.start.into(), &write.bytes)
+    }
+
+    /// All of the segment before is durable, since its last batch was. The name
+    /// of the new file is durable when this returns; its header is synced with
+    /// the first batch.
+    fn begin_segment(&mut self, id: SegmentId) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
+        let path = self.shared.segments.path(id);
+        let file: Arc<dyn File> = disk.create(&path)?.into();
+        disk.write(&*file, &path, &id.header(), 0)?;
+        disk.sync_directory(&disk.path("log"))?;
+        self.shared.segments.add(id, Arc::clone(&file));
+        self.active = Some(Active { id, path, file });
+        Ok(())
+    }
+
+    fn append(&self, active: &Active, start: u64, bytes: &[u8]) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
+        let Active { path, file, .. } = active;
+        if let Err(error) = disk.write(&**file, path, bytes, start) {
+            if !matches!(error, StoreError::NoSpace { .. }) {
+                return Err(disk.poison_with(error.to_string()));
+            }
+            // What is left of it must not be found behind a later record, nor
+            // before a later segment.
+            let cut = file.set_len(start).map_err(io_error("cut", path));
+            cut.map_err(|error| disk.poison_with(error.to_string()))?;
+            disk.sync_file(&**file, path)?;
+            return Err(error);
+        }
+        disk.sync_file(&**file, path)
+    }
+}
