@@ -1,10 +1,14 @@
-//! What the tests of the file engine share.
+//! What the tests of the engines share.
 
 #![allow(dead_code, unreachable_pub, reason = "each test file uses a part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests look behind the seam")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
 
 pub mod faulty;
+pub mod forgetful;
+pub mod index;
+pub mod log;
+pub mod power;
 
 use std::fs;
 use std::path::{Path, PathBuf};

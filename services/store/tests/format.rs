@@ -1,0 +1,143 @@
+//! The volume in `fixtures/log-v1` was written by the first release of format 1:
+//! every later release finds in it what the manifest beside it says.
+//!
+//! `HOLDFAST_WRITE_FIXTURE=<directory>` writes such a volume and its manifest
+//! into an empty directory, for the first fixture of a new format.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests look behind the seam"
+)]
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test may panic")]
+
+mod common;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use common::log::{Known, Model, Opener, read, stat};
+use common::{TempDir, name, payload};
+use crc_fast::crc32_iscsi;
+use holdfast_core::object::Stat;
+use holdfast_store::{ListRequest, LogStore, Store, StoreError};
+use serde::{Deserialize, Serialize};
+
+/// What there is of a name; no stat when it was forgotten.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Expected {
+    key: String,
+    stat: Option<Stat>,
+    payload_crc32c: Option<u32>,
+}
+
+fn opener(root: &Path) -> Opener {
+    Opener { root: root.to_owned(), segment_bytes: 3 * 1024, index: None, files: None }
+}
+
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1")
+}
+
+fn copy_all(from: &Path, to: &Path) {
+    for found in fs::read_dir(from).unwrap() {
+        let path = found.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            fs::create_dir_all(&copy).unwrap();
+            copy_all(&path, &copy);
+        } else {
+            fs::copy(path, copy).unwrap();
+        }
+    }
+}
+
+async fn found(store: &LogStore, key: &str) -> Expected {
+    let payload_crc32c = match read(store, key).await {
+        Ok(bytes) => Some(crc32_iscsi(&bytes)),
+        Err(StoreError::NotFound { .. }) => None,
+        Err(error) => panic!("{key}: {error}"),
+    };
+    Expected { key: key.to_owned(), stat: stat(store, key).await.unwrap(), payload_crc32c }
+}
+
+async fn check(store: &LogStore, manifest: &[Expected]) {
+    for expected in manifest {
+        assert_eq!(&found(store, &expected.key).await, expected);
+    }
+    let request = ListRequest {
+        bucket: name("x").bucket,
+        prefix: String::new(),
+        start_after: None,
+        limit: 1000,
+    };
+    let page = store.list(&request).await.unwrap();
+    let listed: Vec<_> = page.entries.iter().map(|(key, stat)| (key.as_str(), stat)).collect();
+    let expected = manifest.iter().filter_map(|it| Some((it.key.as_str(), it.stat.as_ref()?)));
+    assert_eq!(listed, expected.collect::<Vec<_>>());
+    assert_eq!(page.unreadable_count, 0);
+}
+
+#[tokio::test]
+async fn a_volume_of_format_1_is_read() {
+    let manifest = fs::read(fixture().join("manifest.json")).unwrap();
+    let manifest: Vec<Expected> = serde_json::from_slice(&manifest).unwrap();
+    assert!(manifest.len() > 10);
+    let copy = TempDir::new();
+    copy_all(&fixture().join("volume"), copy.path());
+    // Git keeps no empty directories.
+    fs::create_dir_all(copy.join("index")).unwrap();
+    // Without an index, and then with the one that was built.
+    for is_rebuilt in [true, false] {
+        let store = opener(copy.path()).open().await.unwrap();
+        let report = store.report().clone();
+        assert_eq!(report.rebuilt_because.is_some(), is_rebuilt, "{report:?}");
+        assert_eq!((report.damaged_count, report.doubtful_count), (0, 0), "{report:?}");
+        check(&store, &manifest).await;
+        store.close().await;
+    }
+}
+
+/// Writes a fixture when it is asked for, and checks what it would write.
+#[tokio::test]
+async fn the_fixture_can_be_written_again() {
+    let directory = TempDir::new();
+    let root = std::env::var("HOLDFAST_WRITE_FIXTURE");
+    let root = root.map_or_else(|_| directory.path().to_owned(), PathBuf::from);
+    let mut model = Model::default();
+    let volume = root.join("volume");
+    let store = opener(&volume).open().await.unwrap();
+    fill(&mut model, &store).await;
+    // What garbage there is, is moved: this leaves records that were copied.
+    store.compact().await.unwrap();
+    let mut manifest = Vec::new();
+    for (key, known) in &model.0 {
+        let expected = found(&store, key).await;
+        assert_eq!(expected.stat.is_none(), matches!(known, Known::Forgotten));
+        manifest.push(expected);
+    }
+    check(&store, &manifest).await;
+    store.close().await;
+    fs::write(root.join("manifest.json"), serde_json::to_vec_pretty(&manifest).unwrap()).unwrap();
+    fs::remove_dir_all(volume.join("index")).unwrap();
+    let _ = fs::remove_file(volume.join("lock"));
+}
+
+/// Objects of all kinds, in several segments.
+async fn fill(model: &mut Model, store: &LogStore) {
+    for round in 1..5_u64 {
+        for at in 0..12_usize {
+            if (at as u64).is_multiple_of(round) {
+                let size_bytes = 40 + at * 31 + usize::try_from(round).unwrap();
+                let key = format!("key {at:02} é");
+                model.put(store, &key, round * 10, payload(size_bytes)).await;
+            }
+        }
+        model.delete(store, &format!("key {round:02} é"), 100).await;
+    }
+    model.put(store, "empty", 1, payload(0)).await;
+    model.put(store, "file", 1, payload(5000)).await;
+    model.put(store, "gone", 1, payload(50)).await;
+    model.forget(store, "gone", 1).await;
+    model.delete(store, "never there", 3).await;
+}
