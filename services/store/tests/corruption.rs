@@ -13,12 +13,11 @@ mod common;
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use common::TempDir;
 use common::log::{Model, Opener};
-use common::power::{Choice, Options, PowerDisk};
+use common::power::{Choice, PowerDisk};
 use holdfast_runtime::FileSystem;
 use holdfast_store::log_engine::index::MemoryIndexEngine;
 use holdfast_store::{Store, StoreError};
@@ -34,24 +33,12 @@ struct Volume {
 }
 
 fn opener(disk: &PowerDisk, index: &MemoryIndexEngine) -> Opener {
-    Opener {
-        root: "/volume".into(),
-        segment_bytes: SEGMENT_BYTES,
-        index: Some(Arc::new(index.clone())),
-        files: Some(Arc::new(disk.clone())),
-    }
+    Opener::in_memory(disk, index, SEGMENT_BYTES)
 }
 
 impl Volume {
     async fn new() -> Self {
-        let disk = PowerDisk::with(Options { keeps_history: false, ..Options::default() });
-        let index = MemoryIndexEngine::new();
-        let mut model = Model::default();
-        let store = opener(&disk, &index).open().await.unwrap();
-        model.fill(&store).await;
-        store.close().await;
-        drop(store);
-        disk.settle();
+        let (disk, index, model) = common::log::filled(SEGMENT_BYTES).await;
         let batches = index.batch_count();
         Self { disk, index, batches, model }
     }
@@ -351,7 +338,7 @@ async fn flipped_bits_on_a_real_disk() {
             let length = usize::try_from(segment.metadata().unwrap().len()).unwrap();
             for at in (0..length).step_by(if has_index { 149 } else { 313 }) {
                 let copy = TempDir::new();
-                copy_all(directory.path(), copy.path());
+                common::copy_all(directory.path(), copy.path());
                 let file = copy.join("log").join(segment.file_name());
                 let mut bytes = fs::read(&file).unwrap();
                 bytes[at] ^= 1 << (at % 8);
@@ -372,17 +359,4 @@ async fn flipped_bits_on_a_real_disk() {
     println!("{cases} flips");
     let store = opener.open().await.unwrap();
     assert_eq!(model.check(&store, "nothing was flipped").await, 0);
-}
-
-fn copy_all(from: &Path, to: &Path) {
-    for found in fs::read_dir(from).unwrap() {
-        let path = found.unwrap().path();
-        let copy = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            fs::create_dir_all(&copy).unwrap();
-            copy_all(&path, &copy);
-        } else {
-            fs::copy(path, copy).unwrap();
-        }
-    }
 }

@@ -39,19 +39,6 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/log-v1")
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    for found in fs::read_dir(from).unwrap() {
-        let path = found.unwrap().path();
-        let copy = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            fs::create_dir_all(&copy).unwrap();
-            copy_all(&path, &copy);
-        } else {
-            fs::copy(path, copy).unwrap();
-        }
-    }
-}
-
 async fn found(store: &LogStore, key: &str) -> Expected {
     let payload_crc32c = match read(store, key).await {
         Ok(bytes) => Some(crc32_iscsi(&bytes)),
@@ -84,7 +71,7 @@ async fn a_volume_of_format_1_is_read() {
     let manifest: Vec<Expected> = serde_json::from_slice(&manifest).unwrap();
     assert!(manifest.len() > 10);
     let copy = TempDir::new();
-    copy_all(&fixture().join("volume"), copy.path());
+    common::copy_all(&fixture().join("volume"), copy.path());
     // Git keeps no empty directories.
     fs::create_dir_all(copy.join("index")).unwrap();
     // Without an index, and then with the one that was built.

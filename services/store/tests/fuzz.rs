@@ -16,11 +16,10 @@ mod common;
 
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use common::log::{Model, Opener, Seeded};
-use common::power::{Choice, Options, PowerDisk};
+use common::power::{Choice, PowerDisk};
 use holdfast_runtime::{Entropy, FileSystem, OpenMode};
 use holdfast_store::log_engine::index::MemoryIndexEngine;
 use holdfast_store::{Store, StoreError};
@@ -33,25 +32,16 @@ struct Volume {
     model: Model,
 }
 
+/// Small, so that there are several.
+const SEGMENT_BYTES: u32 = 3 * 1024;
+
 fn opener(disk: &PowerDisk, index: &MemoryIndexEngine) -> Opener {
-    Opener {
-        root: "/volume".into(),
-        segment_bytes: 3 * 1024,
-        index: Some(Arc::new(index.clone())),
-        files: Some(Arc::new(disk.clone())),
-    }
+    Opener::in_memory(disk, index, SEGMENT_BYTES)
 }
 
 impl Volume {
     async fn new() -> Self {
-        let disk = PowerDisk::with(Options { keeps_history: false, ..Options::default() });
-        let index = MemoryIndexEngine::new();
-        let mut model = Model::default();
-        let store = opener(&disk, &index).open().await.unwrap();
-        model.fill(&store).await;
-        store.close().await;
-        drop(store);
-        disk.settle();
+        let (disk, _, model) = common::log::filled(SEGMENT_BYTES).await;
         Self { disk, model }
     }
 }

@@ -44,19 +44,6 @@ fn files_below(directory: &Path) -> Vec<PathBuf> {
     files
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    for found in fs::read_dir(from).unwrap() {
-        let path = found.unwrap().path();
-        let copy = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            fs::create_dir_all(&copy).unwrap();
-            copy_all(&path, &copy);
-        } else {
-            fs::copy(path, copy).unwrap();
-        }
-    }
-}
-
 async fn volume(directory: &Path) -> Model {
     let mut model = Model::default();
     for round in 1..4_u64 {
@@ -123,7 +110,7 @@ struct Outcomes {
 
 async fn case(original: &Path, model: &Model, dice: &Seeded, outcomes: &mut Outcomes) {
     let copy = TempDir::new();
-    copy_all(original, copy.path());
+    common::copy_all(original, copy.path());
     let files: Vec<_> = files_below(&copy.join("index"))
         .into_iter()
         .filter(|path| fs::metadata(path).unwrap().len() > 0)

@@ -303,7 +303,7 @@ fn start_threads(
     let writer = Writer::new(Arc::clone(shared), ledger, next_segment, Channel { writes, done });
     let syncer = Syncer::new(Arc::clone(shared));
     let started = runtime
-        .thread("holdfast-sync", move || syncer.run(&to_write, &written))
+        .thread("holdfast-sync", move || syncer.run(&to_write, written))
         .and_then(|()| runtime.thread("holdfast-log", move || writer.run()));
     started.map_err(failed)
 }

@@ -264,6 +264,14 @@ impl Queue {
         self.ready.notify_all();
     }
 
+    /// As [`Self::close`], and what waits is dropped unanswered.
+    pub(super) fn abandon(&self) {
+        self.close();
+        let mut lanes = self.lanes();
+        lanes.clients.clear();
+        lanes.housekeeping.clear();
+    }
+
     /// Client writes that wait.
     pub(super) fn depth(&self) -> usize {
         self.lanes().clients.len()

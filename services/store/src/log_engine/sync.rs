@@ -47,13 +47,25 @@ struct Active {
     file: Arc<dyn File>,
 }
 
+/// Tells the writer when this thread is gone.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.0.queue.wake_writer();
+    }
+}
+
 impl Syncer {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self { shared, active: None }
     }
 
     /// Tells the queue after each batch, where the writer waits.
-    pub(super) fn run(mut self, writes: &Receiver<Write>, done: &Sender<Written>) {
+    pub(super) fn run(mut self, writes: &Receiver<Write>, done: Sender<Written>) {
+        // Wakes the writer, which then finds the channel closed, if this panics.
+        let _ending = Ending(Arc::clone(&self.shared));
+        let done = done;
         while let Ok(write) = writes.recv() {
             let result = self.write(&write);
             // The writer outlives this thread, but for a panic of its own.

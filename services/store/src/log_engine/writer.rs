@@ -61,6 +61,23 @@ struct Sent {
     began: std::time::Duration,
 }
 
+/// Lets go of the volume when the writer ends, in whatever way, so that nobody
+/// waits for it for ever.
+struct Ending {
+    shared: Arc<Shared>,
+    is_orderly: bool,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if !self.is_orderly {
+            let _ = self.shared.disk.poison_with("the log thread panicked".to_owned());
+        }
+        self.shared.queue.abandon();
+        self.shared.release();
+    }
+}
+
 impl Writer {
     /// `next_segment` is above every number that was ever used.
     pub(super) fn new(
@@ -89,6 +106,7 @@ impl Writer {
     /// Works until the queue is closed and empty, then seals the log and lets
     /// go of the volume.
     pub(super) fn run(mut self) {
+        let mut ending = Ending { shared: Arc::clone(&self.shared), is_orderly: false };
         loop {
             let has_room = self.open.as_ref().is_none_or(|open| !self.is_full(open));
             match self.shared.queue.next(self.pressure.allowance(), has_room) {
@@ -104,9 +122,7 @@ impl Writer {
         if let Err(error) = self.seal() {
             tracing::warn!(%error, "the log has no seal; the next start reads its end again");
         }
-        let Self { shared, syncer, .. } = self;
-        drop(syncer);
-        shared.release();
+        ending.is_orderly = true;
     }
 
     fn is_full(&self, open: &Batch) -> bool {

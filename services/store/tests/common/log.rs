@@ -11,9 +11,10 @@ use futures_util::StreamExt;
 use holdfast_core::object::{Kind, Stat};
 use holdfast_core::version::Version;
 use holdfast_runtime::{Entropy, FileSystem, Runtime};
-use holdfast_store::log_engine::index::IndexEngine;
+use holdfast_store::log_engine::index::{IndexEngine, MemoryIndexEngine};
 use holdfast_store::{ListRequest, LogStore, LogStoreOptions, PutOutcome, Store, StoreError};
 
+use super::power::{Options, PowerDisk};
 use super::{name, payload, stamp};
 
 /// Longer ones lie in files of their own.
@@ -43,6 +44,19 @@ impl Entropy for Seeded {
     }
 }
 
+/// A volume in memory with everything in it that there can be, closed in order.
+pub async fn filled(segment_bytes: u32) -> (PowerDisk, MemoryIndexEngine, Model) {
+    let disk = PowerDisk::with(Options { keeps_history: false, ..Options::default() });
+    let index = MemoryIndexEngine::new();
+    let mut model = Model::default();
+    let store = Opener::in_memory(&disk, &index, segment_bytes).open().await.unwrap();
+    model.fill(&store).await;
+    store.close().await;
+    drop(store);
+    disk.settle();
+    (disk, index, model)
+}
+
 /// What a volume was told last of a name.
 #[derive(Debug, Clone)]
 pub enum Known {
@@ -65,6 +79,16 @@ pub struct Opener {
 }
 
 impl Opener {
+    /// A volume on a disk and with an index that are in memory.
+    pub fn in_memory(disk: &PowerDisk, index: &MemoryIndexEngine, segment_bytes: u32) -> Self {
+        Self {
+            root: "/volume".into(),
+            segment_bytes,
+            index: Some(Arc::new(index.clone())),
+            files: Some(Arc::new(disk.clone())),
+        }
+    }
+
     pub async fn open(&self) -> Result<LogStore, StoreError> {
         let runtime = Runtime::real().with_entropy(Arc::new(Seeded::new(7)));
         let runtime = match &self.files {

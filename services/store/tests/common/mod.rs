@@ -134,3 +134,17 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
         tokio::task::yield_now().await;
     }
 }
+
+/// Copies what is in a directory.
+pub fn copy_all(from: &Path, to: &Path) {
+    for found in fs::read_dir(from).unwrap() {
+        let path = found.unwrap().path();
+        let copy = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            fs::create_dir_all(&copy).unwrap();
+            copy_all(&path, &copy);
+        } else {
+            fs::copy(path, copy).unwrap();
+        }
+    }
+}
