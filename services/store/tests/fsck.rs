@@ -111,19 +111,6 @@ fn flip(path: &Path, offset: u64) {
     file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
 }
 
-fn copy_all(from: &Path, to: &Path) {
-    for entry in fs::read_dir(from).unwrap() {
-        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name())).unwrap();
-        let copy = to.join(name);
-        if path.is_dir() {
-            fs::create_dir_all(&copy).unwrap();
-            copy_all(&path, &copy);
-        } else {
-            fs::copy(&path, &copy).unwrap();
-        }
-    }
-}
-
 /// Makes a head unreadable.
 fn flip_head(root: &Path, key: &str) {
     let (path, offset) = record_of(root, key);
@@ -257,6 +244,24 @@ async fn what_nothing_remembers_is_in_doubt_until_the_loss_is_accepted() {
     assert_eq!(version(&store, "object-0004").await.unwrap(), OBJECT);
     assert_eq!(version(&store, "gone-0001").await.unwrap(), TOMBSTONE);
     store.close().await;
+}
+
+#[tokio::test]
+async fn a_payload_file_that_nothing_remembers_is_set_aside_and_not_removed() {
+    let directory = volume().await;
+    let root = directory.path();
+    flip_head(root, "large-0001");
+    drop_index(root);
+    assert!(run(root, REPAIR).0.is_repaired());
+    assert_clean(root);
+    let store = open(root).await;
+    store.compact().await.unwrap();
+    assert_eq!(version(&store, "large-0001").await.unwrap(), None, "accepted");
+    assert_eq!(version(&store, "large-0002").await.unwrap(), OBJECT);
+    store.close().await;
+    let files = fs::read_dir(directory.join("quarantine")).unwrap();
+    let files = files.map(|file| fs::read(file.unwrap().path()).unwrap());
+    assert!(files.into_iter().any(|bytes| bytes.starts_with(&payload(300_000))), "it is kept");
 }
 
 #[tokio::test]
@@ -469,7 +474,7 @@ async fn a_repair_that_was_cut_short_can_be_done_again() {
     }) {
         let directory = TempDir::new();
         let root = directory.path();
-        copy_all(damaged.path(), root);
+        common::copy_all(damaged.path(), root);
         let files = FaultyFiles::new();
         files.fail_after(fault, spared);
         let runtime = Runtime::real().with_files(Arc::clone(&files) as Arc<_>);

@@ -8,9 +8,11 @@ use holdfast_runtime::{File, OpenMode};
 
 use crate::StoreError;
 use crate::disk::{Disk, io_error};
-use crate::log_engine::index::DoubtfulRegion;
+use crate::log_engine::index::{DoubtfulRegion, Index};
+use crate::log_engine::large::LargeFiles;
 use crate::log_engine::record::{ALIGNMENT, HEADER_BYTES, Seed, encode_gap};
 use crate::log_engine::segment::SegmentId;
+use crate::payload_file::object_file::{ObjectFile, SCAN_TAIL_BYTES};
 
 /// Copies of what was taken out, relative to the volume.
 const QUARANTINE: &str = "quarantine";
@@ -31,15 +33,49 @@ pub(super) fn quarantine(
         return Ok(());
     }
     let directory = disk.path(QUARANTINE);
-    disk.files()
-        .create_directories(&directory)
-        .map_err(io_error("create the directory", &directory))?;
-    disk.sync_directory(disk.root())?;
+    make_quarantine(disk)?;
     for (id, region) in regions {
         let name = format!("log-{:016x}-{:016x}", region.segment, region.start);
         copy(disk, *id, region, &directory.join(name))?;
     }
     disk.sync_directory(&directory)
+}
+
+/// Moves whole payload files that nothing points to into quarantine: the records
+/// that did may be among what was given up, and each file tells whose it is.
+/// What an interrupted write left is among them, too. Blocks.
+///
+/// # Errors
+/// As [`quarantine`].
+pub(super) fn set_aside_payloads(disk: &Arc<Disk>, index: &dyn Index) -> Result<(), StoreError> {
+    let large = LargeFiles::new(Arc::clone(disk), 0);
+    let directory = disk.path(QUARANTINE);
+    for number in large.list_directories()? {
+        let mut is_changed = false;
+        for file in large.list(number)? {
+            let path = large.path(file);
+            let is_whole = || ObjectFile::open(disk, path.clone(), SCAN_TAIL_BYTES).is_ok();
+            if index.file(file)?.is_none() && is_whole() {
+                make_quarantine(disk)?;
+                let name = format!("large-{:016x}-{:016x}", file.directory, file.number);
+                disk.rename(&path, &directory.join(name))?;
+                is_changed = true;
+            }
+        }
+        if is_changed {
+            disk.sync_directory(&directory)?;
+            large.sync_directory(number)?;
+        }
+    }
+    Ok(())
+}
+
+fn make_quarantine(disk: &Disk) -> Result<(), StoreError> {
+    let directory = disk.path(QUARANTINE);
+    disk.files()
+        .create_directories(&directory)
+        .map_err(io_error("create the directory", &directory))?;
+    disk.sync_directory(disk.root())
 }
 
 fn copy(disk: &Disk, id: SegmentId, region: &DoubtfulRegion, to: &Path) -> Result<(), StoreError> {

@@ -54,7 +54,11 @@ pub(super) fn repair(
             mends.run(opened.as_ref(), on)?;
             drop(opened);
             report.is_rebuilt = true;
-            rebuild(volume, on)?
+            let rebuilt = rebuild(volume, on)?;
+            if checked.is_damaged() {
+                mend::set_aside_payloads(&volume.disk, &*rebuilt.0)?;
+            }
+            rebuilt
         }
     };
     check_files(volume, &*index, ledger, report, on)
