@@ -56,11 +56,9 @@ impl ApiConfig {
         };
         let mut reader = SettingsReader::default();
         let common = CommonSettings::read(&raw, &defaults, &mut reader);
-        reader.require(
-            alone || common.broker.is_some() || !common.peers.is_empty(),
-            "RABBITMQ_SERVER",
-            "set the broker's amqp:// URL, or DATASERVER_PEERS to run without a broker",
-        );
+        if !alone {
+            common.require_a_way(&raw, &mut reader);
+        }
         reader.finish(Self { common })
     }
 }

@@ -22,7 +22,7 @@ use holdfast_core::wire::{
 pub use inbox::{INBOX_MESSAGES, Inbox};
 pub use memory::{MemoryBroker, MemoryBrokerOptions, MemoryBus};
 pub use metrics::BusMetrics;
-pub use rabbit::{RabbitBus, RabbitConfig, RabbitUrlError};
+pub use rabbit::{RabbitBus, RabbitConfig, RabbitParts, RabbitUrlError};
 use thiserror::Error;
 use tokio::sync::watch;
 

@@ -23,7 +23,7 @@ use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use async_trait::async_trait;
-pub use config::{RabbitConfig, RabbitUrlError};
+pub use config::{RabbitConfig, RabbitParts, RabbitUrlError};
 use holdfast_runtime::Runtime;
 use lapin::types::ShortString;
 use session::Link;

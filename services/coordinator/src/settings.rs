@@ -1,6 +1,8 @@
 //! Settings that an api and a data server have in common, read from the
 //! environment.
 
+mod broker;
+
 use std::time::Duration;
 
 use holdfast_bus::RabbitConfig;
@@ -20,14 +22,20 @@ use crate::objects::ObjectsConfig;
 pub const STAGING_PATIENCE: Duration = Duration::from_secs(60);
 
 /// The variables as they are written, read by envy; what they mean is on
-/// [`CommonSettings`].
-#[derive(Debug, Clone, Default, Deserialize)]
+/// [`CommonSettings`]. Not `Debug`: there are passwords among them.
+#[derive(Clone, Default, Deserialize)]
 #[allow(missing_docs, reason = "each is documented where it is understood")]
 pub struct RawCommon {
     pub listen_address: Option<String>,
     pub advertise_address: Option<String>,
     pub admin_listen_address: Option<String>,
     pub rabbitmq_server: Option<String>,
+    pub rabbitmq_host: Option<String>,
+    pub rabbitmq_port: Option<String>,
+    pub rabbitmq_vhost: Option<String>,
+    pub rabbitmq_username: Option<String>,
+    pub rabbitmq_password: Option<String>,
+    pub rabbitmq_tls: Option<String>,
     pub dataserver_peers: Option<String>,
     pub replicas: Option<String>,
     pub heartbeat_interval: Option<String>,
@@ -63,7 +71,7 @@ pub struct CommonSettings {
     pub advertise: Option<Address>,
     /// `ADMIN_LISTEN_ADDRESS`: probes, metrics and the list of data servers.
     pub admin: ListenAddress,
-    /// `RABBITMQ_SERVER`: the broker.
+    /// `RABBITMQ_SERVER`, or `RABBITMQ_HOST` and what goes with it: the broker.
     pub broker: Option<RabbitConfig>,
     /// `DATASERVER_PEERS`: where data servers may be found without the broker.
     pub peers: Peers,
@@ -117,9 +125,7 @@ impl CommonSettings {
                 &raw.admin_listen_address,
                 defaults.admin,
             ),
-            broker: reader.read("RABBITMQ_SERVER", raw.rabbitmq_server.as_deref(), None, |text| {
-                RabbitConfig::new(text).map(Some).map_err(|error| error.to_string())
-            }),
+            broker: broker::read(raw, reader),
             peers: reader.read(
                 "DATASERVER_PEERS",
                 raw.dataserver_peers.as_deref(),
@@ -200,6 +206,16 @@ impl CommonSettings {
                 Err("this release keeps one copy of each object; set 1 or leave it out".to_owned())
             }
         });
+    }
+
+    /// Notes that there is no way to the data servers, unless there is one or
+    /// what was said of the broker is wrong anyway.
+    pub fn require_a_way(&self, raw: &RawCommon, reader: &mut SettingsReader) {
+        reader.require(
+            broker::is_named(raw) || !self.peers.is_empty(),
+            "RABBITMQ_SERVER",
+            "set the broker's amqp:// URL, or RABBITMQ_HOST, or DATASERVER_PEERS to run without a broker",
+        );
     }
 
     /// What others are told to connect to, once the port is known. A data server

@@ -128,6 +128,14 @@ pub fn parse_count(text: &str, least: usize, most: usize) -> Result<usize, Strin
     }
 }
 
+/// Parses `true` or `false`.
+///
+/// # Errors
+/// A sentence that names the accepted form.
+pub fn parse_flag(text: &str) -> Result<bool, String> {
+    text.parse().map_err(|_| format!("{text:?} is neither true nor false"))
+}
+
 /// Where a service listens. The Go form `:8080` means every interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListenAddress {

@@ -68,7 +68,7 @@ impl DataServerConfig {
         alone: bool,
     ) -> Result<Self, BadSettings> {
         let mut reader = SettingsReader::default();
-        let common: RawCommon = parse(variables.clone())?;
+        let raw_common: RawCommon = parse(variables.clone())?;
         let raw: RawDataServer = parse(variables.clone())?;
         let volume: RawVolume = parse(variables)?;
         let defaults = Defaults {
@@ -76,17 +76,15 @@ impl DataServerConfig {
             admin: "127.0.0.1:9091",
             shutdown_delay: Duration::from_secs(5),
         };
-        let common = CommonSettings::read(&common, &defaults, &mut reader);
+        let common = CommonSettings::read(&raw_common, &defaults, &mut reader);
         reader.require(
             common.advertise.is_some() || !common.listen.is_wildcard(),
             "ADVERTISE_ADDRESS",
             "LISTEN_ADDRESS names no interface, so set the host:port at which others reach this data server",
         );
-        reader.require(
-            alone || common.broker.is_some() || !common.peers.is_empty(),
-            "RABBITMQ_SERVER",
-            "set the broker's amqp:// URL, or DATASERVER_PEERS to run without a broker",
-        );
+        if !alone {
+            common.require_a_way(&raw_common, &mut reader);
+        }
         let volume = VolumeSettings::read(&volume, &mut reader);
         let initial_members =
             reader.read("INITIAL_MEMBERS", raw.initial_members.as_deref(), 1, |text| {

@@ -10,6 +10,10 @@ use holdfast_dataserver::config::DataServerConfig;
 /// Where objects are kept unless `STORAGE_ROOT` says otherwise.
 pub const DEFAULT_STORAGE_ROOT: &str = "./holdfast-data";
 
+/// What only a cluster has. The other parts of the broker's address mean nothing
+/// without its host.
+const CLUSTER_VARIABLES: [&str; 3] = ["RABBITMQ_SERVER", "RABBITMQ_HOST", "DATASERVER_PEERS"];
+
 /// What the embedded default is told by its environment.
 #[derive(Debug, Clone)]
 pub struct StandaloneConfig {
@@ -35,9 +39,7 @@ impl StandaloneConfig {
     ) -> Result<Self, BadSettings> {
         let given: Vec<(String, String)> = variables.collect();
         let is_set = |name: &str| given.iter().any(|(n, value)| n == name && !value.is_empty());
-        if is_set("RABBITMQ_SERVER") || is_set("DATASERVER_PEERS") {
-            let variable =
-                if is_set("RABBITMQ_SERVER") { "RABBITMQ_SERVER" } else { "DATASERVER_PEERS" };
+        if let Some(variable) = CLUSTER_VARIABLES.into_iter().find(|name| is_set(name)) {
             let reason = "the embedded holdfast is alone; run holdfast-api and holdfast-dataserver for a cluster";
             return Err(BadSettings(vec![BadSetting { variable, reason: reason.to_owned() }]));
         }
@@ -98,6 +100,9 @@ mod tests {
         let bad =
             read(&[("LOG_FORMAT", "xml"), ("RESERVE_BYTES", "x")]).expect_err("two are wrong");
         assert_eq!(bad.0.len(), 2, "{bad}");
-        assert!(read(&[("RABBITMQ_SERVER", "amqp://x")]).is_err());
+        for variable in CLUSTER_VARIABLES {
+            let bad = read(&[(variable, "x")]).expect_err("it is alone");
+            assert_eq!(bad.0.first().map(|bad| bad.variable), Some(variable));
+        }
     }
 }

@@ -74,6 +74,12 @@ impl Broker {
         Self { directory, ports, node_name, epmd, beam: None, watchdog }
     }
 
+    /// The port of the AMQP listener, on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.ports.amqp
+    }
+
     /// Where clients connect, as the default user.
     #[must_use]
     pub fn url(&self) -> String {
@@ -145,6 +151,26 @@ impl Broker {
         self.evaluate(
             "[rabbit_networking:close_connection(P, \"test\") || P <- rabbit_networking:connections()]",
         )
+        .await;
+    }
+
+    /// Makes a user, and a virtual host in which it may do everything.
+    ///
+    /// # Panics
+    /// When the node does not take the command.
+    pub async fn add_user(&self, user: &str, password: &str, vhost: &str) {
+        // Byte by byte: the parts may have any characters.
+        let binary = |text: &str| {
+            let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();
+            format!("<<{}>>", bytes.join(","))
+        };
+        let (user, password, vhost) = (binary(user), binary(password), binary(vhost));
+        let (backend, all, who) = ("rabbit_auth_backend_internal", binary(".*"), binary("test"));
+        self.evaluate(&format!(
+            "ok = {backend}:add_user({user}, {password}, {who}), \
+             ok = rabbit_vhost:add({vhost}, {who}), \
+             ok = {backend}:set_permissions({user}, {vhost}, {all}, {all}, {all}, {who})"
+        ))
         .await;
     }
 

@@ -194,6 +194,42 @@ async fn every_connection_closed_by_an_operator_under_load() {
 }
 
 #[tokio::test]
+async fn a_login_of_any_characters_is_taken_and_never_shown() {
+    const PASSWORD: &str = "p@ss/w%rd:1#?[ä] ";
+    let mut guard = CLUSTER.lock(Options::default()).await;
+    let cluster = guard.as_mut().expect("it was started");
+    cluster.broker.add_user("us@r:/%", PASSWORD, "a/b %2f").await;
+    let mut services = [cluster.new_data_server(), cluster.new_api(), cluster.new_api()];
+    for service in &mut services {
+        service.set("RABBITMQ_SERVER", "");
+        service.set("DATASERVER_PEERS", "");
+        service.set("INITIAL_MEMBERS", "1");
+        service.set("RABBITMQ_HOST", "127.0.0.1");
+        service.set("RABBITMQ_PORT", cluster.broker.port().to_string());
+        service.set("RABBITMQ_VHOST", "a/b %2f");
+        service.set("RABBITMQ_USERNAME", "us@r:/%");
+        service.set("RABBITMQ_PASSWORD", PASSWORD);
+    }
+    let [data_server, api, refused] = &mut services;
+    refused.set("RABBITMQ_PASSWORD", PASSWORD.trim());
+    for service in [&mut *data_server, &mut *api] {
+        service.start();
+        service.ready().await;
+    }
+    // Nobody else is in this virtual host.
+    let members = api.data_servers().await;
+    assert_eq!(members["dataservers"].as_array().map(Vec::len), Some(1), "{members}");
+    refused.start();
+    wait::until_true("the broker refuses the wrong password", async || {
+        refused.log().contains("the broker refused")
+    })
+    .await;
+    for service in &services {
+        assert!(!service.log().contains(PASSWORD.trim()), "{}", service.log());
+    }
+}
+
+#[tokio::test]
 async fn an_api_that_starts_during_the_outage_serves() {
     let options = Options { data_servers: 2, apis: 1, peers: true, ..Options::default() };
     let mut cluster = ProcessCluster::start(options).await;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPAuthority, AMQPQueryString, AMQPScheme, AMQPUri, AMQPUserInfo};
 use thiserror::Error;
 
 /// AMQP heartbeat in seconds, unless the URL gives one. lapin gives a
@@ -54,15 +54,50 @@ pub enum RabbitUrlError {
     NoHost,
 }
 
+/// A broker, named part by part. Nothing in it is encoded: a password may be
+/// made of any characters.
+#[derive(Clone)]
+pub struct RabbitParts {
+    /// A name, an IPv4 address, or an IPv6 address without brackets.
+    pub host: String,
+    /// The port; by default that of AMQP, with or without TLS.
+    pub port: Option<u16>,
+    /// The virtual host, such as `/`.
+    pub vhost: String,
+    /// User and password; by default those of a broker that was not set up.
+    pub login: Option<(String, String)>,
+    /// Whether to speak TLS.
+    pub tls: bool,
+}
+
 impl RabbitConfig {
+    /// Takes the parts as they are; everything else has its default.
+    #[must_use]
+    pub fn from_parts(parts: RabbitParts) -> Self {
+        let RabbitParts { host, port, vhost, login, tls } = parts;
+        let scheme = if tls { AMQPScheme::AMQPS } else { AMQPScheme::AMQP };
+        let port = port.unwrap_or_else(|| scheme.default_port());
+        let userinfo = login.map_or_else(AMQPUserInfo::default, |(username, password)| {
+            AMQPUserInfo { username, password }
+        });
+        let query =
+            AMQPQueryString { heartbeat: Some(HEARTBEAT_SECONDS), ..AMQPQueryString::default() };
+        let authority = AMQPAuthority { userinfo, host, port };
+        Self::of(AMQPUri { scheme, authority, vhost, query })
+    }
+
     /// Reads a URL like `amqp://user:password@host:5672/vhost`; everything else
     /// has its default. A URL without a vhost, or with an empty one, means `/`.
     ///
     /// # Errors
     /// [`RabbitUrlError`].
     pub fn new(url: &str) -> Result<Self, RabbitUrlError> {
-        Ok(Self {
-            uri: parse(url)?,
+        Ok(Self::of(parse(url)?))
+    }
+
+    fn of(uri: AMQPUri) -> Self {
+        Self {
+            uri,
             connection_name: "holdfast".to_owned(),
             publish_timeout: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(5),
@@ -73,7 +108,7 @@ impl RabbitConfig {
             retry_max: Duration::from_secs(2),
             backlog_messages: 10_000,
             backlog_age: Duration::from_secs(30),
-        })
+        }
     }
 
     /// `host:port`, as a socket takes it.
@@ -143,6 +178,24 @@ mod tests {
         assert_eq!(config.uri.query.heartbeat, Some(3));
         let config = RabbitConfig::new("amqp://[::1]:5673").expect("a good URL");
         assert_eq!(config.address(), "[::1]:5673");
+    }
+
+    #[test]
+    fn parts_are_taken_as_they_are() {
+        let parts = RabbitParts {
+            host: "::1".to_owned(),
+            port: None,
+            vhost: "a/b%".to_owned(),
+            login: Some(("u@x".to_owned(), "p@ss/w%rd:1".to_owned())),
+            tls: false,
+        };
+        let config = RabbitConfig::from_parts(parts.clone());
+        let url = "amqp://u%40x:p%40ss%2Fw%25rd%3A1@[::1]/a%2Fb%25";
+        assert_eq!(config.uri, RabbitConfig::new(url).expect("a good URL").uri);
+        assert!(!format!("{config:?}").contains("p@ss"));
+        let with_tls = RabbitConfig::from_parts(RabbitParts { tls: true, login: None, ..parts });
+        assert_eq!(with_tls.address(), "[::1]:5671");
+        assert_eq!(with_tls.uri.authority.userinfo, AMQPUserInfo::default());
     }
 
     #[test]
