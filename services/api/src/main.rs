@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use holdfast_api::config::ApiConfig;
+use holdfast_api::config::{ApiConfig, variables};
 use holdfast_api::server;
 use holdfast_coordinator::process::{self, Binary, Process};
 
 fn main() -> ExitCode {
     let version = env!("CARGO_PKG_VERSION");
-    let binary = Binary { name: "holdfast-api", version, commands: &[] };
+    let binary = Binary { name: "holdfast-api", version, variables, commands: &[] };
     process::main(binary, ApiConfig::from_variables, run)
 }
 

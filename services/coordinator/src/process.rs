@@ -17,7 +17,7 @@ use std::sync::Arc;
 use holdfast_bus::Topic;
 use holdfast_bus::{MemoryBroker, MemoryBrokerOptions};
 use holdfast_bus::{RabbitBus, RabbitConfig};
-use holdfast_core::settings::BadSettings;
+use holdfast_core::settings::{BadSettings, Variable, listed};
 use holdfast_runtime::Runtime;
 use holdfast_telemetry::logging::{self, LoggingConfig};
 use holdfast_telemetry::metrics::Metrics;
@@ -41,6 +41,8 @@ pub struct Binary {
     pub name: &'static str,
     /// Its version.
     pub version: &'static str,
+    /// Its settings, but for those of [`logging`].
+    pub variables: fn() -> Vec<Variable>,
     /// What it does beside being a service.
     pub commands: &'static [Command],
 }
@@ -210,7 +212,7 @@ enum Asked {
 
 /// A service has no options: everything is set by the environment.
 fn asked_for(binary: Binary) -> Asked {
-    let Binary { name, version, commands } = binary;
+    let Binary { name, version, commands, .. } = binary;
     let mut arguments = std::env::args_os().skip(1);
     let Some(first) = arguments.next() else { return Asked::Service };
     let command = commands.iter().find(|command| first == command.name);
@@ -231,15 +233,15 @@ fn asked_for(binary: Binary) -> Asked {
 }
 
 fn help(binary: Binary) -> String {
-    let Binary { name, version, commands } = binary;
+    let Binary { name, version, variables, commands } = binary;
     let mut text = format!("{name} {version}\n\nUsage: {name}\n");
     for Command { name: command, arguments, about, .. } in commands {
         let call = [name, command, arguments].join(" ");
         text.push_str(&format!("       {}\n           {about}\n", call.trim_end()));
     }
-    text.push_str(
-        "\nAll settings are environment variables; README.md lists them under \"Configuration\".",
-    );
+    text.push_str("\nEnvironment variables, with their defaults; README.md says more of each:\n\n");
+    let all = [variables().as_slice(), &logging::VARIABLES].concat();
+    text.push_str(listed(&all).trim_end());
     text
 }
 
@@ -270,15 +272,18 @@ mod tests {
     }
 
     #[test]
-    fn help_lists_the_commands() {
+    fn help_lists_commands_and_variables() {
         let commands = &[Command {
             name: "check",
             arguments: "[--quick]",
             about: "Checks everything.",
             run: |_| 0,
         }];
-        let text = help(Binary { name: "service", version: "1", commands });
+        let variables = || vec![Variable::new("SOME_THING", "5s", "how long")];
+        let text = help(Binary { name: "service", version: "1", variables, commands });
         assert!(text.contains("service check [--quick]\n"), "{text}");
         assert!(text.contains("Checks everything."), "{text}");
+        assert!(text.contains("\n  SOME_THING "), "{text}");
+        assert!(text.contains("\n  RUST_LOG "), "{text}");
     }
 }

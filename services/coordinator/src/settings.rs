@@ -2,6 +2,7 @@
 //! environment.
 
 mod broker;
+mod table;
 
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use holdfast_core::settings::{
 use holdfast_telemetry::logging::LogFormat;
 use serde::Deserialize;
 
+pub use self::table::variables;
 use crate::cluster::Peers;
 use crate::objects::ObjectsConfig;
 
@@ -58,7 +60,7 @@ pub struct Defaults {
     /// Of `ADMIN_LISTEN_ADDRESS`.
     pub admin: &'static str,
     /// Of `SHUTDOWN_DELAY`.
-    pub shutdown_delay: Duration,
+    pub shutdown_delay: &'static str,
 }
 
 /// Settings that an api and a data server have in common.
@@ -148,7 +150,7 @@ impl CommonSettings {
             shutdown_delay: reader.read(
                 "SHUTDOWN_DELAY",
                 raw.shutdown_delay.as_deref(),
-                defaults.shutdown_delay,
+                parse_duration(defaults.shutdown_delay).expect("defaults are durations"),
                 parse_duration,
             ),
             shutdown_timeout: duration(

@@ -1,10 +1,13 @@
 //! How settings are read from text: every bad value is reported, not the first.
 
+mod variable;
+
 use std::fmt;
 use std::time::Duration;
 
 use thiserror::Error;
 
+pub use self::variable::{NO_DEFAULT, Variable, listed, read_by};
 use crate::node::Address;
 
 /// One environment variable that could not be used.

@@ -2,14 +2,30 @@
 
 mod volume;
 
-use std::time::Duration;
-
 use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
-use holdfast_core::settings::{BadSetting, BadSettings, SettingsReader, parse_count};
+use holdfast_core::settings::{
+    BadSetting, BadSettings, NO_DEFAULT, SettingsReader, Variable, parse_count,
+};
 use serde::Deserialize;
 
 use self::volume::RawVolume;
 pub use self::volume::VolumeSettings;
+
+const DEFAULTS: Defaults =
+    Defaults { listen: "127.0.0.1:8081", admin: "127.0.0.1:9091", shutdown_delay: "5s" };
+
+/// The variables of [`RawDataServer`], as help shows them.
+static OWN: [Variable; 2] = [
+    Variable::new("INITIAL_MEMBERS", "1", "empty data servers that become a new cluster together"),
+    Variable::new("ZONE", NO_DEFAULT, "failure zone; shown, not used by placement yet"),
+];
+
+/// Every variable of a data server, as help shows it.
+#[must_use]
+pub fn variables() -> Vec<Variable> {
+    let common = holdfast_coordinator::settings::variables(&DEFAULTS);
+    [common.as_slice(), &volume::TABLE, &OWN].concat()
+}
 
 /// The variables that only a data server has, as they are written.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -71,12 +87,7 @@ impl DataServerConfig {
         let raw_common: RawCommon = parse(variables.clone())?;
         let raw: RawDataServer = parse(variables.clone())?;
         let volume: RawVolume = parse(variables)?;
-        let defaults = Defaults {
-            listen: "127.0.0.1:8081",
-            admin: "127.0.0.1:9091",
-            shutdown_delay: Duration::from_secs(5),
-        };
-        let common = CommonSettings::read(&raw_common, &defaults, &mut reader);
+        let common = CommonSettings::read(&raw_common, &DEFAULTS, &mut reader);
         reader.require(
             common.advertise.is_some() || !common.listen.is_wildcard(),
             "ADVERTISE_ADDRESS",
@@ -107,6 +118,8 @@ fn parse<T: for<'de> Deserialize<'de>>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::settings::read_by;
+    use std::time::Duration;
 
     fn read(pairs: &[(&str, &str)]) -> Result<DataServerConfig, BadSettings> {
         let pairs: Vec<_> =
@@ -124,6 +137,25 @@ mod tests {
         let config = config.expect("all that is needed");
         assert_eq!(config.common.heartbeat_interval, Duration::from_secs(5));
         assert_eq!(config.initial_members, 1);
+    }
+
+    #[test]
+    fn the_tables_have_every_variable_and_no_other() {
+        let names = |table: &[Variable]| table.iter().map(|row| row.name).collect::<Vec<_>>();
+        assert_eq!(names(&OWN), read_by::<RawDataServer>());
+        assert_eq!(names(&volume::TABLE), read_by::<RawVolume>());
+    }
+
+    #[test]
+    fn help_tells_the_defaults_that_count() {
+        let table = variables();
+        let defaults = table.iter().filter(|row| row.default != NO_DEFAULT);
+        let needed = [("RABBITMQ_HOST", "broker"), ("STORAGE_ROOT", "/data")];
+        let mut said: Vec<_> = defaults.map(|row| (row.name, row.default)).collect();
+        said.extend(needed);
+        let said = read(&said).expect("defaults can be set");
+        let unset = read(&needed).expect("all that is needed");
+        assert_eq!(format!("{said:?}"), format!("{unset:?}"));
     }
 
     #[test]

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 
 use holdfast_coordinator::process::{self, Binary, Process};
 use holdfast_dataserver::commands::COMMANDS;
-use holdfast_dataserver::config::DataServerConfig;
+use holdfast_dataserver::config::{DataServerConfig, variables};
 use holdfast_dataserver::server;
 
 fn main() -> ExitCode {
     let binary = Binary {
         name: "holdfast-dataserver",
         version: env!("CARGO_PKG_VERSION"),
+        variables,
         commands: COMMANDS,
     };
     process::main(binary, DataServerConfig::from_variables, run)

@@ -4,11 +4,11 @@
 use std::process::ExitCode;
 
 use holdfast_coordinator::process::{self, Binary};
-use holdfast_standalone::config::StandaloneConfig;
+use holdfast_standalone::config::{StandaloneConfig, variables};
 use holdfast_standalone::run::run;
 
 fn main() -> ExitCode {
     let version = env!("CARGO_PKG_VERSION");
-    let binary = Binary { name: "holdfast", version, commands: &[] };
+    let binary = Binary { name: "holdfast", version, variables, commands: &[] };
     process::main(binary, StandaloneConfig::from_variables, run)
 }

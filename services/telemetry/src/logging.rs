@@ -1,17 +1,12 @@
 //! Log lines to standard error and spans to a collector.
 //!
-//! | variable | effect |
-//! |---|---|
-//! | `RUST_LOG` | which lines are written; default `info,lapin=off` |
-//! | `OTEL_EXPORTER_OTLP_ENDPOINT`, `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` | spans are exported over OTLP/HTTP (no TLS); without either, not |
-//! | `OTEL_EXPORTER_OTLP_TIMEOUT`, `.._TRACES_TIMEOUT`, `.._HEADERS`, `OTEL_BSP_*` | as the OpenTelemetry SDK reads them |
-//! | `OTEL_SERVICE_NAME`, `OTEL_RESOURCE_ATTRIBUTES` | win over what the service says of itself |
-//! | `OTEL_TRACES_SAMPLER`, `OTEL_TRACES_SAMPLER_ARG` | which traces are kept; default all that have no parent, else as the parent |
+//! [`VARIABLES`] lists what decides about both.
 
 use std::env;
 use std::str::FromStr;
 use std::time::Duration;
 
+use holdfast_core::settings::{NO_DEFAULT, Variable};
 use holdfast_runtime::Runtime;
 use opentelemetry::KeyValue;
 use opentelemetry::trace::TracerProvider as _;
@@ -41,6 +36,25 @@ const EXPORT_LIMIT: Duration = Duration::from_secs(10);
 /// The AMQP library calls every lost connection an error, an orderly end too;
 /// what matters of that, the bus says itself.
 const DEFAULT_FILTER: &str = "info,lapin=off";
+
+/// The variables that are read here or by the OpenTelemetry libraries, as help
+/// shows them.
+pub static VARIABLES: [Variable; 14] = [
+    Variable::new("RUST_LOG", DEFAULT_FILTER, "which log lines are written"),
+    Variable::new("OTEL_EXPORTER_OTLP_ENDPOINT", NO_DEFAULT, "collector for traces, http:// alone"),
+    Variable::new("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", NO_DEFAULT, "the same, and wins"),
+    Variable::new("OTEL_EXPORTER_OTLP_TIMEOUT", "10000", "longest export, in milliseconds"),
+    Variable::new("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", NO_DEFAULT, "the same, and wins"),
+    Variable::new("OTEL_EXPORTER_OTLP_HEADERS", NO_DEFAULT, "headers of exports: name=value,..."),
+    Variable::new("OTEL_EXPORTER_OTLP_TRACES_HEADERS", NO_DEFAULT, "the same, and win"),
+    Variable::new("OTEL_BSP_SCHEDULE_DELAY", "5000", "how long spans wait, in milliseconds"),
+    Variable::new("OTEL_BSP_MAX_QUEUE_SIZE", "2048", "how many spans may wait"),
+    Variable::new("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "512", "how many spans go into one export"),
+    Variable::new("OTEL_SERVICE_NAME", NO_DEFAULT, "in place of the name of the binary"),
+    Variable::new("OTEL_RESOURCE_ATTRIBUTES", NO_DEFAULT, "more about the service: name=value,..."),
+    Variable::new("OTEL_TRACES_SAMPLER", "parentbased_always_on", "which traces are kept"),
+    Variable::new("OTEL_TRACES_SAMPLER_ARG", NO_DEFAULT, "what some samplers need to know"),
+];
 
 /// What a log line looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

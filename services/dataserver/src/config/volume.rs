@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use holdfast_core::settings::{BadSettings, SettingsReader, parse_bytes};
+use holdfast_core::settings::{BadSettings, NO_DEFAULT, SettingsReader, Variable, parse_bytes};
 use holdfast_store::log_engine::{LogStoreOptions, MAX_INLINE_LIMIT_BYTES};
 use serde::Deserialize;
 
@@ -19,6 +19,15 @@ pub(super) struct RawVolume {
     segment_bytes: Option<String>,
     compaction_rate_bytes: Option<String>,
 }
+
+/// The same, as help shows them.
+pub(super) static TABLE: [Variable; 5] = [
+    Variable::new("STORAGE_ROOT", NO_DEFAULT, "the directory that holds the volume"),
+    Variable::new("RESERVE_BYTES", "256MiB", "room that payloads leave free on the disk"),
+    Variable::new("INLINE_LIMIT_BYTES", "128KiB", "payloads up to this length lie in the log"),
+    Variable::new("SEGMENT_BYTES", "256MiB", "length of a file of the log"),
+    Variable::new("COMPACTION_RATE_BYTES", "32MiB", "what compaction reads a second at ease"),
+];
 
 /// What is set of a volume.
 #[derive(Debug, Clone)]
