@@ -3,7 +3,7 @@
 mod install;
 mod node;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,16 +13,13 @@ use node::Ports;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::ports;
+
 /// A start took 5 s on two idle cores; the rest is for busy ones.
 const START_LIMIT: Duration = Duration::from_secs(90);
 
 /// A graceful stop took under 2 s.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-
-/// Ports are taken from below the range that the kernel gives to outgoing
-/// connections, so that a node finds its own port free when it restarts.
-const FIRST_PORT: u16 = 20_000;
-const PORT_COUNT: u64 = 12_000;
 
 /// A RabbitMQ node on loopback ports and in a directory of its own, with its
 /// own epmd: it neither sees nor touches another broker of the machine.
@@ -64,7 +61,7 @@ impl Broker {
     /// When the package `rabbitmq-server` is missing.
     #[must_use]
     pub fn prepare() -> Self {
-        let ports = Ports { amqp: free_port(), distribution: free_port(), epmd: free_port() };
+        let ports = Ports { amqp: ports::free(), distribution: ports::free(), epmd: ports::free() };
         let id = Runtime::real().random_u64();
         let directory = std::env::temp_dir().join(format!("holdfast-broker-{id:016x}"));
         node::write_directory(&directory, ports);
@@ -256,17 +253,6 @@ async fn speaks_amqp(address: SocketAddr) -> bool {
     let greeting = tokio::time::timeout(Duration::from_secs(2), greet).await;
     // 1 is the type of a method frame; "A" would be a refusal.
     matches!(greeting, Ok(Ok(1)))
-}
-
-fn free_port() -> u16 {
-    for _ in 0..1_000 {
-        let offset = Runtime::real().random_u64() % PORT_COUNT;
-        let port = FIRST_PORT + u16::try_from(offset).expect("below the port count");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port from {FIRST_PORT} up");
 }
 
 fn quiet(command: &mut Command) -> &mut Command {

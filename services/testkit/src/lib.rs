@@ -9,6 +9,7 @@ pub mod broker;
 pub mod client;
 pub mod cluster;
 pub mod logs;
+pub mod ports;
 pub mod process;
 pub mod seed;
 pub mod wait;

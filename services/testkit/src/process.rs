@@ -6,7 +6,6 @@ mod usage;
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -18,28 +17,7 @@ pub use binaries::{binary, build_binaries};
 pub use usage::Usage;
 
 use crate::client::{self, Response};
-use crate::{logs, wait, watchdog};
-
-/// Ports are taken from below the range that the kernel gives to outgoing
-/// connections, so that a service finds its own port free when it restarts.
-const FIRST_PORT: u16 = 20_000;
-const PORT_COUNT: u64 = 12_000;
-
-/// A loopback port that nobody listens on.
-///
-/// # Panics
-/// When there is none.
-#[must_use]
-pub fn free_port() -> u16 {
-    for _ in 0..1_000 {
-        let offset = Runtime::real().random_u64() % PORT_COUNT;
-        let port = FIRST_PORT + u16::try_from(offset).expect("below the port count");
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return port;
-        }
-    }
-    panic!("no free port from {FIRST_PORT} up");
-}
+use crate::{logs, ports, wait, watchdog};
 
 /// A fresh directory that is removed when this test process ends.
 ///
@@ -74,8 +52,8 @@ impl Service {
     /// environment.
     #[must_use]
     pub fn new(binary: &'static str, name: &str, directory: &Path) -> Self {
-        let address = format!("127.0.0.1:{}", free_port());
-        let admin = format!("127.0.0.1:{}", free_port());
+        let address = format!("127.0.0.1:{}", ports::free());
+        let admin = format!("127.0.0.1:{}", ports::free());
         let env = BTreeMap::from([
             ("LISTEN_ADDRESS".to_owned(), address.clone()),
             ("ADMIN_LISTEN_ADDRESS".to_owned(), admin.clone()),

@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_testkit::client::{self, Connection};
 use holdfast_testkit::cluster::{Options, ProcessCluster};
-use holdfast_testkit::process::{binary, free_port};
+use holdfast_testkit::ports;
+use holdfast_testkit::process::binary;
 use holdfast_testkit::wait;
 
 const SERVICES: [&str; 2] = ["holdfast-api", "holdfast-dataserver"];
@@ -89,7 +90,7 @@ fn run(service: &str, arguments: &[&str], env: &[(&str, &str)]) -> Output {
 #[test]
 fn everything_that_is_wrong_is_said_at_once_and_nothing_is_opened() {
     let root = std::env::temp_dir().join(format!("holdfast-unopened-{}", std::process::id()));
-    let admin = format!("127.0.0.1:{}", free_port());
+    let admin = format!("127.0.0.1:{}", ports::free());
     for service in SERVICES {
         let output = run(
             service,

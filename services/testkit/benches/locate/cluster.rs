@@ -1,13 +1,14 @@
 //! Three data servers and an api as processes, over a broker of their own.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use holdfast_runtime::Runtime;
 use holdfast_testkit::broker::Broker;
+use holdfast_testkit::ports;
 
 use crate::http::Connection;
 use crate::load::{OBJECTS, stored};
@@ -164,6 +165,5 @@ async fn is_ready(admin: SocketAddr) -> bool {
 }
 
 fn free_address() -> SocketAddr {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("it is bound")
+    SocketAddr::from(([127, 0, 0, 1], ports::free()))
 }
