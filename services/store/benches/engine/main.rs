@@ -3,7 +3,8 @@
 //!
 //! ```sh
 //! cargo bench -p holdfast-store --bench engine              # all rows, some 5 minutes
-//! cargo bench -p holdfast-store --bench engine -- puts      # small objects
+//! cargo bench -p holdfast-store --bench engine -- puts      # 4 KiB objects
+//! cargo bench -p holdfast-store --bench engine -- medium    # 64 KiB objects
 //! cargo bench -p holdfast-store --bench engine -- large     # 64 MiB objects
 //! cargo bench -p holdfast-store --bench engine -- amplification
 //! cargo bench -p holdfast-store --bench engine -- index     # stat and list
@@ -57,7 +58,7 @@ use crate::common::directory::BenchDirectory;
 use crate::common::settings::number;
 use crate::table::Table;
 
-const ALL: [&str; 4] = ["puts", "large", "amplification", "index"];
+const ALL: [&str; 5] = ["puts", "medium", "large", "amplification", "index"];
 
 fn main() -> ExitCode {
     // cargo adds `--bench`.
@@ -86,6 +87,7 @@ async fn measure(chosen: &[&str]) -> bool {
     for row in chosen {
         match *row {
             "puts" => puts::measure(&directory, rounds, &mut table).await,
+            "medium" => puts::measure_medium(&directory, rounds, &mut table).await,
             "large" => large::measure(&directory, rounds, &mut table).await,
             "amplification" => amplification::measure(&directory, &mut table).await,
             _ => index::measure(&directory, rounds, &mut table).await,

@@ -13,6 +13,7 @@
 //! | `record`, `segment`, `scan` | the bytes of the log, and reading them past damage |
 //! | `segments` | which segments there are |
 //! | `index` | name to entry, in order |
+//! | `entry_cache` | entries that were looked up lately, so that most lookups need no other thread |
 //! | `ledger` | what the entries add up to, and which bytes of a segment are in use |
 //! | `queue`, `batch`, `writer`, `sync` | the way in: group commit by one thread |
 //! | `staging`, `large` | payloads on their way in, and those in files of their own |
@@ -29,6 +30,7 @@
 mod batch;
 mod compaction;
 mod doubt;
+mod entry_cache;
 mod fsck;
 #[cfg(test)]
 mod fuzz_tests;
@@ -73,6 +75,7 @@ use tokio::sync::oneshot;
 
 use self::compaction::Compaction;
 pub use self::fsck::{Acceptance, Event, Finding, FindingKind, FsckReport, FsckRequest, fsck};
+use self::index::Entry;
 use self::large::LargeFiles;
 use self::ledger::Ledger;
 pub use self::options::{LogStoreOptions, MAX_INLINE_LIMIT_BYTES};
@@ -246,6 +249,28 @@ impl LogStore {
         self.write(name, stat, body).await
     }
 
+    /// Answers at once what was looked up lately: the way to a thread that may
+    /// block takes longer than most lookups.
+    async fn stats_of(&self, names: &[ObjectName]) -> Vec<StatAnswer> {
+        let recent: Vec<_> = names.iter().map(|name| self.shared().lookup_recent(name)).collect();
+        let unknown: Vec<_> =
+            names.iter().zip(&recent).filter(|(_, recent)| recent.is_none()).collect();
+        if unknown.is_empty() {
+            return recent.into_iter().flatten().map(stat_of).collect();
+        }
+        let unknown: Vec<_> = unknown.into_iter().map(|(name, _)| name.clone()).collect();
+        let shared = Arc::clone(self.shared());
+        let looked_up = self.shared().disk.run(move |_| {
+            Ok(unknown.iter().map(|name| stat_of(shared.lookup(name))).collect::<Vec<_>>())
+        });
+        let (mut looked_up, lost) = match looked_up.await {
+            Ok(answers) => (answers.into_iter(), StoreError::WorkLost),
+            Err(error) => (Vec::new().into_iter(), error),
+        };
+        let mut next = || looked_up.next().unwrap_or_else(|| Err(lost.again()));
+        recent.into_iter().map(|recent| recent.map_or_else(&mut next, stat_of)).collect()
+    }
+
     async fn settled(
         &self,
         name: ObjectName,
@@ -260,6 +285,12 @@ impl LogStore {
             })
             .await
     }
+}
+
+type StatAnswer = Result<Option<Stat>, StoreError>;
+
+fn stat_of(entry: Result<Option<Entry>, StoreError>) -> StatAnswer {
+    Ok(entry?.map(|entry| entry.stat))
 }
 
 /// Everything that blocks before the volume is open.
@@ -384,14 +415,9 @@ impl Store for LogStore {
 
     async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>> {
         let started = self.now();
-        let (shared, asked) = (Arc::clone(self.shared()), names.to_vec());
-        let looked_up = self.shared().disk.run(move |_| {
-            let stat = |name| Ok(shared.lookup(name)?.map(|entry| entry.stat));
-            Ok(asked.iter().map(stat).collect::<Vec<_>>())
-        });
-        let answers = looked_up.await;
+        let answers = self.stats_of(names).await;
         self.measured(Operation::Stat, started);
-        answers.unwrap_or_else(|error| names.iter().map(|_| Err(error.again())).collect())
+        answers
     }
 
     async fn read(

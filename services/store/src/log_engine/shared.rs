@@ -11,7 +11,8 @@ use holdfast_runtime::VolumeLock;
 use tokio::sync::Notify;
 
 use super::doubt::Doubt;
-use super::index::{Counts, Entry, Index, IndexError};
+use super::entry_cache::{EntryCache, Looked};
+use super::index::{Counts, Entry, Index, IndexBatch, IndexError};
 use super::large::LargeFiles;
 use super::ledger::Ledger;
 use super::options::LogStoreOptions;
@@ -23,6 +24,9 @@ use crate::metrics::LogState;
 
 /// File that tells the next start to rebuild the index.
 pub(super) const REBUILD_MARKER: &str = "index-rebuild";
+
+/// Entries that were looked up lately: some ten thousand of common size.
+const RECENT_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Tells the next start, durably, to build the index anew. Blocks.
 ///
@@ -48,6 +52,7 @@ pub(super) struct Shared {
     /// Gone once the volume is closed. Held for reading while it is used, so
     /// that it is closed when nobody does.
     index: RwLock<Option<Box<dyn Index>>>,
+    recent: EntryCache,
     lock: Mutex<Option<Box<dyn VolumeLock>>>,
     books: Mutex<Books>,
     closed: (Mutex<bool>, Condvar),
@@ -93,6 +98,7 @@ impl Shared {
         let Parts { disk, options, segments, large, doubt, index, lock } = parts;
         // Half a segment, so that one batch never makes two of it.
         let max_batch_bytes = usize::try_from(options.segment_bytes / 2).unwrap_or(usize::MAX);
+        let seed = disk.runtime().random_u64();
         Self {
             disk,
             queue: Queue::new(max_batch_bytes),
@@ -101,6 +107,7 @@ impl Shared {
             large,
             doubt,
             index: RwLock::new(Some(index)),
+            recent: EntryCache::new(RECENT_BYTES, seed),
             lock: Mutex::new(Some(lock)),
             books: Mutex::default(),
             closed: (Mutex::new(false), Condvar::new()),
@@ -134,14 +141,51 @@ impl Shared {
     /// The entry of a name. What damage keeps from being certain is an error.
     /// Blocks.
     pub(super) fn lookup(&self, name: &ObjectName) -> Result<Option<Entry>, StoreError> {
-        let found = self.with_index((), |index, ()| index.get(name));
+        let found = self.with_index((), |index, ()| match self.recent.look(name) {
+            Looked::Known(entry) => Ok(entry),
+            Looked::Unknown(ticket) => {
+                let entry = index.get(name)?;
+                self.recent.keep(name, ticket, entry.as_ref());
+                Ok(entry)
+            }
+        });
+        self.disk.metrics().log().on_lookup(false);
         let entry = self.checked(found.map_err(|(error, ())| error)?)?;
+        self.certain(name, entry)
+    }
+
+    /// As [`Self::lookup`], if it can be told without the disk. Does not block.
+    pub(super) fn lookup_recent(
+        &self,
+        name: &ObjectName,
+    ) -> Option<Result<Option<Entry>, StoreError>> {
+        // Held, so that the volume is not closed meanwhile.
+        let guard = self.index.try_read().ok()?;
+        guard.as_ref()?;
+        let Looked::Known(entry) = self.recent.look(name) else { return None };
+        self.disk.metrics().log().on_lookup(true);
+        Some(self.certain(name, entry))
+    }
+
+    fn certain(
+        &self,
+        name: &ObjectName,
+        entry: Option<Entry>,
+    ) -> Result<Option<Entry>, StoreError> {
         match self.doubt.clouding(entry.as_ref()) {
             None => Ok(entry),
             Some(region) => {
                 Err(StoreError::Doubtful { name: name.clone(), segment: region.segment })
             }
         }
+    }
+
+    /// Makes a batch visible to all who look up. Blocks.
+    pub(super) fn apply(&self, batch: &IndexBatch) -> Result<(), StoreError> {
+        let names = batch.entries.iter().map(|(name, _)| name);
+        let _changing = self.recent.change(names);
+        let applied = self.with_index((), |index, ()| index.apply(batch));
+        applied.map_err(|(error, ())| error)?.map_err(StoreError::from)
     }
 
     /// Takes note of an index that is damaged.

@@ -321,16 +321,13 @@ impl Writer {
     fn conclude(&mut self, sent: Sent) {
         let Sent { books, replies, written, record_count, byte_count, began, .. } = sent;
         let batch = books.into_batch();
-        if record_count > 0 || !batch.is_empty() {
-            let applied = self.shared.with_index((), |index, ()| index.apply(&batch));
-            if let Err(error) = applied.map_err(|(error, ())| error).and_then(|result| Ok(result?))
-            {
-                // The records are durable and not in the index: only a new start
-                // brings them in.
-                let error = self.shared.disk.poison_with(error.to_string());
-                replies.fail(&error);
-                return self.fail_all(&error);
-            }
+        let has_changes = record_count > 0 || !batch.is_empty();
+        if has_changes && let Err(error) = self.shared.apply(&batch) {
+            // The records are durable and not in the index: only a new start
+            // brings them in.
+            let error = self.shared.disk.poison_with(error.to_string());
+            replies.fail(&error);
+            return self.fail_all(&error);
         }
         self.publish(written);
         replies.succeed();

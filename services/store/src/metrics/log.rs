@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use prometheus::core::Collector;
-use prometheus::{Gauge, Histogram, HistogramOpts, IntCounter, IntGauge, IntGaugeVec, Opts};
+use prometheus::{
+    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+};
 
 use super::DURATION_BUCKETS;
 
@@ -24,6 +26,10 @@ const BYTE_BUCKETS: [f64; 9] = [
     8_388_608.0,
 ];
 
+/// Where a lookup found its answer.
+const RECENT: &str = "recent";
+const INDEX: &str = "index";
+
 /// The metrics of a log. Clones count together.
 #[derive(Debug, Clone)]
 pub(crate) struct LogMetrics {
@@ -42,6 +48,7 @@ pub(crate) struct LogMetrics {
     dropped_bytes: IntCounter,
     replayed_bytes: IntCounter,
     rebuilds: IntCounter,
+    lookups: IntCounterVec,
 }
 
 /// The books of a log, as they are shown.
@@ -68,6 +75,10 @@ impl LogMetrics {
         let gauge = |name: &str, help: &str| IntGauge::new(name, help).expect(valid);
         let log_bytes =
             Opts::new("holdfast_storage_log_bytes", "Bytes of records: in use, and garbage.");
+        let lookups = Opts::new(
+            "holdfast_storage_lookups_total",
+            "Names that were looked up: among those looked up lately, or on a thread that asks the index.",
+        );
         let metrics = Self {
             commits: histogram(
                 "holdfast_storage_commit_duration_seconds",
@@ -124,7 +135,11 @@ impl LogMetrics {
                 "holdfast_storage_index_rebuilds_total",
                 "How often the index was built anew from the log.",
             ),
+            lookups: IntCounterVec::new(lookups, &["source"]).expect(valid),
         };
+        for source in [RECENT, INDEX] {
+            metrics.lookups.with_label_values(&[source]);
+        }
         for state in ["used", "garbage"] {
             metrics.log_bytes.with_label_values(&[state]);
         }
@@ -148,6 +163,7 @@ impl LogMetrics {
             Box::new(self.dropped_bytes.clone()),
             Box::new(self.replayed_bytes.clone()),
             Box::new(self.rebuilds.clone()),
+            Box::new(self.lookups.clone()),
         ]
     }
 
@@ -197,6 +213,12 @@ impl LogMetrics {
         self.replayed_bytes.inc_by(replayed_bytes);
         self.dropped_bytes.inc_by(dropped_bytes);
         self.rebuilds.inc_by(is_rebuilt.into());
+    }
+
+    /// A name was looked up; `is_recent` if that took no other thread.
+    pub(crate) fn on_lookup(&self, is_recent: bool) {
+        let source = if is_recent { RECENT } else { INDEX };
+        self.lookups.with_label_values(&[source]).inc();
     }
 
     pub(crate) fn set_doubtful_regions(&self, count: usize) {

@@ -39,7 +39,7 @@ use super::{
 const KEYSPACE: &str = "index";
 
 /// Blocks of tables that are kept in memory, of data, filters and block indexes.
-const CACHE_BYTES: u64 = 32 * 1024 * 1024;
+const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// When a memtable is written out. Larger ones write less often the same bytes.
 /// It takes half as much again for its nodes.
