@@ -29,6 +29,8 @@ Usage: holdfastctl selftest --api http://HOST:PORT [options]
   --for 60s                  for how long
   --object-bytes 16KiB       length of an object
   --prefix load              beginning of the objects' names
+  --allow CODE               problems with this code are no failure; may be repeated.
+                             While a data server restarts: incomplete, read-failed
   --keep-alive               clients keep their connections (default)
   --no-keep-alive            one connection for each request
   --json                     the summary as one line of JSON
@@ -146,6 +148,9 @@ fn parse_load(parser: &mut Parser) -> Result<Asked, UsageError> {
             }
             Arg::Long("prefix") => {
                 manner.prefix = value(parser, "prefix", |text| Ok(text.to_owned()))?;
+            }
+            Arg::Long("allow") => {
+                manner.allowed.push(value(parser, "allow", |text| Ok(text.to_owned()))?);
             }
             Arg::Long("keep-alive") => manner.keep_alive = true,
             Arg::Long("no-keep-alive") => manner.keep_alive = false,

@@ -37,6 +37,9 @@ pub struct Manner {
     pub object_bytes: usize,
     /// What names begin with.
     pub prefix: String,
+    /// Codes of problems that are expected, such as `incomplete` while a data
+    /// server restarts: they are counted, and no failure.
+    pub allowed: Vec<String>,
     /// Whether a client keeps its connection.
     pub keep_alive: bool,
     /// Whether the summary is JSON.
@@ -50,6 +53,7 @@ impl Default for Manner {
             time: Duration::from_secs(60),
             object_bytes: 16 << 10,
             prefix: "load".to_owned(),
+            allowed: Vec::new(),
             keep_alive: true,
             json: false,
         }

@@ -61,15 +61,19 @@ pub struct Answer {
 }
 
 impl Answer {
+    /// The code, if this is a problem.
+    #[must_use]
+    pub fn code(&self) -> Option<String> {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        let code = problem.get("code").and_then(|code| code.as_str())?;
+        // It comes from the network.
+        Some(code.escape_debug().take(40).collect())
+    }
+
     /// The status, with the code of a problem: `503 incomplete`.
     #[must_use]
     pub fn title(&self) -> String {
-        let problem: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        match problem.get("code").and_then(|code| code.as_str()) {
-            // It comes from the network.
-            Some(code) => format!("{} {:.40}", self.status, code.escape_debug().to_string()),
-            None => self.status.to_string(),
-        }
+        self.code().map_or(self.status.to_string(), |code| format!("{} {code}", self.status))
     }
 }
 

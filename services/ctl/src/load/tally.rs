@@ -58,6 +58,7 @@ pub struct Tally(Mutex<Counts>);
 #[derive(Debug, Clone, Default)]
 struct Counts {
     operations: BTreeMap<Operation, Requests>,
+    allowed: BTreeMap<String, u64>,
     failures: BTreeMap<String, u64>,
     shown: u64,
 }
@@ -65,6 +66,11 @@ struct Counts {
 impl Tally {
     pub(super) fn succeeded(&self, operation: Operation, took: Duration) {
         self.count(operation, took, |_| {});
+    }
+
+    /// Not as it should be, but expected.
+    pub(super) fn allowed(&self, operation: Operation, took: Duration, kind: String) {
+        self.count(operation, took, |counts| *counts.allowed.entry(kind).or_default() += 1);
     }
 
     pub(super) fn failed(&self, operation: Operation, took: Duration, kind: String, line: &str) {
@@ -101,6 +107,7 @@ impl Tally {
             requests: sum(|requests| requests.requests),
             failed: sum(|requests| requests.failed),
             operations: counts.operations.clone(),
+            allowed: counts.allowed,
             failures: counts.failures,
         }
     }
@@ -117,6 +124,8 @@ pub struct Summary {
     pub failed: u64,
     /// The same, one by one.
     pub operations: BTreeMap<Operation, Requests>,
+    /// How often what was allowed.
+    pub allowed: BTreeMap<String, u64>,
     /// How often what went wrong.
     pub failures: BTreeMap<String, u64>,
 }
@@ -137,10 +146,13 @@ impl Summary {
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seconds, requests, failed, operations, failures } = self;
+        let Self { seconds, requests, failed, operations, allowed, failures } = self;
         write!(f, "{requests} requests in {seconds:.1} s, {failed} failed")?;
         for (operation, Requests { requests, failed, longest_millis }) in operations {
             write!(f, "\n  {operation}: {requests}, {failed} failed, at most {longest_millis} ms")?;
+        }
+        for (kind, count) in allowed {
+            write!(f, "\n  {count} times, allowed: {kind}")?;
         }
         for (kind, count) in failures {
             write!(f, "\n  {count} times: {kind}")?;

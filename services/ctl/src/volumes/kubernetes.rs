@@ -66,7 +66,9 @@ pub enum ApiError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The service account lacks a right.
-    #[error("the service account may not {verb} {resource}; its Role must allow that ({message})")]
+    #[error(
+        "the service account may not {verb} {resource}; its Role or ClusterRole must allow that ({message})"
+    )]
     Forbidden {
         /// What it may not do.
         verb: &'static str,

@@ -36,8 +36,8 @@ pub(crate) struct State {
     pub(crate) pods: usize,
     /// What was asked, a verb and a name.
     pub(crate) log: Vec<String>,
-    /// What the service account must not do.
-    pub(crate) denied: Option<&'static str>,
+    /// What the service account must not do: a verb and a resource.
+    pub(crate) denied: Option<(&'static str, &'static str)>,
     /// A claim that a quota refuses.
     pub(crate) quota: Option<&'static str>,
     /// Requests, by their number, that are done and not answered.
@@ -171,18 +171,15 @@ impl State {
             meddle(self);
         }
         self.log.push(line);
+        let mut parts = path.rsplit('/');
+        let resource = parts.nth(usize::from(verb != "list")).unwrap_or_default();
         let is_mute = self.mute.contains(&(self.log.len() - 1));
         let told = request.headers().get("authorization").map(|value| value.as_bytes());
         let answer = if told != Some(format!("Bearer {}", self.token).as_bytes()) {
             refusal(401, "Unauthorized")
-        } else if self.denied == Some(verb) {
+        } else if self.denied == Some((verb, resource)) {
             let user = "system:serviceaccount:ns:hook";
-            let resource = path.split('/').rev().nth(usize::from(verb != "list"));
-            let resource = resource.unwrap_or_default();
-            refusal(
-                403,
-                &format!("forbidden: User \"{user}\" cannot {verb} resource \"{resource}\""),
-            )
+            refusal(403, &format!("User \"{user}\" cannot {verb} resource \"{resource}\" in"))
         } else if path == format!("/apis/apps/v1/namespaces/ns/statefulsets/{name}") {
             if verb == "delete" { self.delete(request) } else { self.read_statefulset(&name) }
         } else if path == format!("/apis/storage.k8s.io/v1/storageclasses/{name}") {

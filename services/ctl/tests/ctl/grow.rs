@@ -108,22 +108,24 @@ fn set(state: &mut State, ordinal: usize, field: &str, value: &str) {
 
 #[tokio::test]
 async fn a_right_that_is_missing_is_named() {
-    for (verb, resource) in [
-        ("get", "may not get statefulsets"),
-        ("list", "may not list persistentvolumeclaims in namespace ns"),
+    for (verb, resource, which) in [
+        ("get", "statefulsets", format!(", {NAME} in namespace ns")),
+        ("list", "persistentvolumeclaims", " in namespace ns".to_owned()),
+        ("get", "storageclasses", ", fast".to_owned()),
     ] {
-        refused("20Gi", |state| state.denied = Some(verb), &[resource]).await;
+        let named = format!("the service account may not {verb} {resource}{which}; its Role or");
+        refused("20Gi", |state| state.denied = Some((verb, resource)), &[&named]).await;
     }
-    for (verb, resource) in [
-        ("patch", format!("may not patch persistentvolumeclaims, data-{NAME}-0 in namespace ns")),
-        ("delete", format!("may not delete statefulsets, {NAME} in namespace ns")),
+    for (verb, resource, which) in [
+        ("patch", "persistentvolumeclaims", format!("data-{NAME}-0")),
+        ("delete", "statefulsets", NAME.to_owned()),
     ] {
         let cluster = Cluster::start().await;
-        cluster.state().denied = Some(verb);
+        cluster.state().denied = Some((verb, resource));
         let done = cluster.grow("20Gi", "30s").await;
+        let named = format!("may not {verb} {resource}, {which} in namespace ns; its Role or");
         assert_eq!(done.status, 1);
-        assert!(done.complained.contains(&resource), "{}", done.complained);
-        assert!(done.complained.contains("its Role must allow that"), "{}", done.complained);
+        assert!(done.complained.contains(&named), "{}", done.complained);
         cluster.state().denied = None;
         assert_eq!(cluster.grow("20Gi", "30s").await.status, 0);
         assert_eq!(cluster.sizes(), ["20Gi"; 3]);

@@ -119,3 +119,18 @@ async fn clients_keep_connections_or_open_one_for_each_request() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_allowed_is_counted_and_no_failure() {
+    for (lie, expected) in [(Lie::StartsLate, 0), (Lie::Fails, 1)] {
+        let liar = Liar::start(lie).await;
+        let url = liar.url();
+        let arguments = ["load", "--api", &url, "--for", "200ms", "--clients", "1", "--json"];
+        let allow = ["--allow", "incomplete", "--allow", "no-data-servers"];
+        let done = ctl(&[arguments.as_slice(), &allow].concat(), &[]).await;
+        assert_eq!(done.status, expected, "{done:?}");
+        let seen = summary(&done);
+        let allowed = seen["allowed"]["503 no-data-servers"].as_u64();
+        assert_eq!(allowed, (lie == Lie::StartsLate).then_some(3), "{seen}");
+    }
+}
