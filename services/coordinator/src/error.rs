@@ -118,6 +118,31 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
+    /// Every code there is, for metrics that show each of them.
+    pub const CODES: [&'static str; 21] = [
+        "bad-name",
+        "bad-header",
+        "conditional-write",
+        "too-large",
+        "body-incomplete",
+        "body-too-slow",
+        "digest-mismatch",
+        "not-found",
+        "incomplete",
+        "no-data-servers",
+        "no-space",
+        "write-failed",
+        "outcome-unknown",
+        "read-failed",
+        "damaged",
+        "bad-range",
+        "precondition-failed",
+        "overloaded",
+        "shutting-down",
+        "method-not-allowed",
+        "no-route",
+    ];
+
     /// The HTTP status of each error: the only place that decides it.
     #[must_use]
     pub fn status(&self) -> StatusCode {
@@ -210,5 +235,47 @@ impl From<LocateError> for ObjectError {
             LocateError::Overloaded => Self::Overloaded,
             LocateError::Closed => Self::ShuttingDown,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every variant leads to another one, so that the compiler asks where a new
+    /// one belongs.
+    fn after(error: &ObjectError) -> Option<ObjectError> {
+        Some(match error {
+            ObjectError::Name(_) => ObjectError::Header { header: "range", reason: "none" },
+            ObjectError::Header { .. } => ObjectError::ConditionalWrite { header: "if-match" },
+            ObjectError::ConditionalWrite { .. } => ObjectError::TooLarge { limit_bytes: 1 },
+            ObjectError::TooLarge { .. } => ObjectError::BodyIncomplete,
+            ObjectError::BodyIncomplete => ObjectError::BodyTooSlow,
+            ObjectError::BodyTooSlow => ObjectError::DigestMismatch { algorithm: "sha-256" },
+            ObjectError::DigestMismatch { .. } => ObjectError::NotFound,
+            ObjectError::NotFound => ObjectError::Incomplete { silent: Vec::new() },
+            ObjectError::Incomplete { .. } => ObjectError::NoDataServers,
+            ObjectError::NoDataServers => ObjectError::NoSpace,
+            ObjectError::NoSpace => ObjectError::WriteFailed,
+            ObjectError::WriteFailed => ObjectError::OutcomeUnknown,
+            ObjectError::OutcomeUnknown => ObjectError::ReadFailed,
+            ObjectError::ReadFailed => ObjectError::Damaged,
+            ObjectError::Damaged => ObjectError::Range { size_bytes: 1 },
+            ObjectError::Range { .. } => ObjectError::PreconditionFailed,
+            ObjectError::PreconditionFailed => ObjectError::Overloaded,
+            ObjectError::Overloaded => ObjectError::ShuttingDown,
+            ObjectError::ShuttingDown => ObjectError::Method { allow: "GET" },
+            ObjectError::Method { .. } => ObjectError::NoRoute,
+            ObjectError::NoRoute => return None,
+        })
+    }
+
+    #[test]
+    fn the_list_of_codes_has_each_of_them() {
+        let name = holdfast_core::name::Key::new("").expect_err("an empty name is none");
+        let first = ObjectError::Name(name);
+        let all = std::iter::successors(Some(first), after);
+        let codes: Vec<&str> = all.map(|error| error.code()).collect();
+        assert_eq!(codes, ObjectError::CODES);
     }
 }

@@ -7,6 +7,8 @@ use holdfast_core::roster::MemberState;
 use holdfast_telemetry::metrics::Metrics;
 use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
 
+use crate::error::ObjectError;
+
 const HEARTBEAT_INTERVAL_BUCKETS: [f64; 15] =
     [0.5, 1.0, 2.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.5, 10.0, 12.5, 15.0, 20.0, 30.0, 60.0];
 const HEARTBEAT_DELAY_BUCKETS: [f64; 13] =
@@ -236,7 +238,7 @@ impl ObjectMetrics {
                     "Requests that were refused, by the code in the answer.",
                     &["code"],
                 )?,
-                &[],
+                &ObjectError::CODES,
             ),
         })
     }

@@ -89,8 +89,9 @@ pub struct Process {
 }
 
 impl Process {
-    /// Connects to the broker, or to none if there are only peers. Returns at
-    /// once: a broker that is away is waited for in the background.
+    /// Connects to the broker, or to none if there are only peers; then there
+    /// are no metrics of a broker. Returns at once: a broker that is away is
+    /// waited for in the background.
     ///
     /// # Errors
     /// When a metric is registered twice: a fault in this program.
@@ -109,8 +110,8 @@ impl Process {
         }
         let nobody = MemoryBroker::new(self.runtime.clone(), MemoryBrokerOptions::default());
         nobody.stop();
+        // Its numbers are not registered: no broker is missing where none is set.
         let (bus, inbox) = nobody.connect(topics);
-        bus.metrics().register(registry)?;
         Ok(BusConnection { bus: Arc::clone(&bus) as Arc<_>, inbox })
     }
 }

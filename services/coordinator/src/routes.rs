@@ -3,12 +3,16 @@
 use std::convert::Infallible;
 
 use holdfast_http::body::limited;
+use http::Method;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
 
 use crate::handlers::{self, Asked};
 use crate::objects::Objects;
+
+const OBJECT: &str = "/objects/{name}";
+const LOCATE: &str = "/locate/{name}";
 
 /// Every path that a client may use. Never rejects: what is not there is
 /// answered 404 with a problem.
@@ -30,6 +34,18 @@ pub fn routes(objects: &Objects) -> BoxedFilter<(Response,)> {
     object.or(locate).unify().or(unknown).unify().boxed()
 }
 
+/// What clients send, by method and template.
+#[must_use]
+pub fn requests() -> [(Method, &'static str); 5] {
+    [
+        (Method::GET, OBJECT),
+        (Method::HEAD, OBJECT),
+        (Method::PUT, OBJECT),
+        (Method::DELETE, OBJECT),
+        (Method::GET, LOCATE),
+    ]
+}
+
 /// The template of a path, for metrics and spans: never a name.
 #[must_use]
 pub fn template(path: &str) -> &'static str {
@@ -37,9 +53,9 @@ pub fn template(path: &str) -> &'static str {
         path.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('/'))
     };
     if begins("/objects") {
-        "/objects/{name}"
+        OBJECT
     } else if begins("/locate") {
-        "/locate/{name}"
+        LOCATE
     } else {
         "other"
     }

@@ -22,6 +22,7 @@ use warp::filters::BoxedFilter;
 use warp::reply::Response;
 use warp::{Filter, Reply};
 
+use crate::routes;
 use crate::settings::CommonSettings;
 
 /// Why a service did not start.
@@ -150,6 +151,7 @@ impl Servers {
             ..ServerLimits::default()
         };
         let http = HttpMetrics::new(&self.metrics)?;
+        http.begin_failures_at_zero(&routes::requests());
         let service = Instrumented::new(warp::service(self.public), runtime, http, self.route_of);
         let public = serve(runtime.clone(), sockets.listener, service, limits, shutdown.clone());
         let nothing = warp::any().map(|| http::StatusCode::NOT_FOUND.into_response());

@@ -10,6 +10,13 @@ use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge};
 const DURATION_BUCKETS: &[f64] =
     &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
 
+/// Statuses that tell operators that something is wrong.
+const FAILURES: [StatusCode; 3] = [
+    StatusCode::INTERNAL_SERVER_ERROR,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::INSUFFICIENT_STORAGE,
+];
+
 /// The metrics of one server, cheap to clone.
 ///
 /// The labels are bounded: `method` is one of the known ones or `other`,
@@ -74,6 +81,17 @@ impl HttpMetrics {
                 "Requests that met a fault in the program and were answered with 500.",
             )?,
         })
+    }
+
+    /// Shows the failures of these requests, each a method and a route, from the
+    /// start as 0: else the first one would be a new series, and no rate has it.
+    pub fn begin_failures_at_zero(&self, requests: &[(Method, &'static str)]) {
+        for (method, route) in requests {
+            for code in FAILURES {
+                let labels = [method_label(method), *route, code.as_str()];
+                self.requests.with_label_values(&labels);
+            }
+        }
     }
 
     pub(crate) fn on_end(&self, ended: &Ended) {

@@ -79,7 +79,6 @@ pub struct StoreMetrics {
     corruptions: IntCounterVec,
     read_bytes: IntCounter,
     written_bytes: IntCounter,
-    unreadable_names: IntGauge,
     poisoned: IntGauge,
     log: LogMetrics,
 }
@@ -121,11 +120,6 @@ impl StoreMetrics {
                 "Bytes written to files, trailers included.",
             )
             .expect(valid),
-            unreadable_names: IntGauge::new(
-                "holdfast_storage_unreadable_names",
-                "Names whose file is damaged beyond reading.",
-            )
-            .expect(valid),
             poisoned: IntGauge::new(
                 "holdfast_storage_poisoned",
                 "1 when a sync failed and the volume takes no more writes.",
@@ -151,13 +145,12 @@ impl StoreMetrics {
     /// # Errors
     /// When one of the names is registered there already, as by another volume.
     pub fn register(&self, registry: &Registry) -> Result<(), prometheus::Error> {
-        let shared: [Box<dyn Collector>; 7] = [
+        let shared: [Box<dyn Collector>; 6] = [
             Box::new(self.operations.clone()),
             Box::new(self.syncs.clone()),
             Box::new(self.corruptions.clone()),
             Box::new(self.read_bytes.clone()),
             Box::new(self.written_bytes.clone()),
-            Box::new(self.unreadable_names.clone()),
             Box::new(self.poisoned.clone()),
         ];
         let mut all = shared.into_iter().chain(self.log.collectors());
@@ -181,16 +174,17 @@ impl StoreMetrics {
         self.corruptions.with_label_values(&[corruption.label()]).inc();
     }
 
+    /// Records whose payload the start found damaged.
+    pub(crate) fn on_unreadable(&self, count: u64) {
+        self.corruptions.with_label_values(&[Corruption::Unreadable.label()]).inc_by(count);
+    }
+
     pub(crate) fn on_read(&self, bytes: usize) {
         self.read_bytes.inc_by(bytes as u64);
     }
 
     pub(crate) fn on_written(&self, bytes: usize) {
         self.written_bytes.inc_by(bytes as u64);
-    }
-
-    pub(crate) fn set_unreadable_names(&self, count: usize) {
-        self.unreadable_names.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn on_poisoned(&self) {

@@ -360,3 +360,32 @@ async fn flipped_bits_on_a_real_disk() {
     let store = opener.open().await.unwrap();
     assert_eq!(model.check(&store, "nothing was flipped").await, 0);
 }
+
+#[tokio::test]
+async fn damage_that_a_start_meets_is_counted() {
+    let directory = TempDir::new();
+    let opener = Opener {
+        root: directory.path().to_owned(),
+        segment_bytes: SEGMENT_BYTES,
+        index: None,
+        files: None,
+    };
+    let content = b"bytes that are found again in the log";
+    let store = opener.open().await.unwrap();
+    Model::default().put(&store, "a", 1, content.as_slice().into()).await;
+    store.close().await;
+    drop(store);
+    let segment = fs::read_dir(directory.join("log")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&segment).unwrap();
+    let at = bytes.windows(content.len()).position(|window| window == content).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&segment, bytes).unwrap();
+    fs::remove_dir_all(directory.join("index")).unwrap();
+    let store = opener.open().await.unwrap();
+    assert_eq!(store.report().damaged_count, 1);
+    let registry = prometheus::Registry::new();
+    store.metrics().register(&registry).unwrap();
+    let text = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let series = "holdfast_corruptions_total{result=\"unreadable\"} 1";
+    assert!(text.contains(series), "{series} in {text}");
+}

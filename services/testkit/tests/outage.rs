@@ -274,3 +274,25 @@ async fn without_peers_everybody_waits_for_the_broker() {
     write(cluster.api(0), "/objects/a").await;
     cluster.check_logs(&[BROKER, &["status=503"]].concat());
 }
+
+#[tokio::test]
+async fn where_no_broker_is_set_none_is_missing() {
+    let options = Options {
+        data_servers: 1,
+        apis: 1,
+        broker: false,
+        broker_runs: false,
+        peers: true,
+        ..Options::default()
+    };
+    let mut cluster = ProcessCluster::start(options).await;
+    let stored = client::put(cluster.api(0), "/objects/a", b"x").await.expect("an answer");
+    assert_eq!(stored.status, 200);
+    for service in cluster.apis.iter().chain(&cluster.data_servers) {
+        let page = client::get(service.admin(), "/metrics").await.expect("an answer").text();
+        assert!(page.contains("holdfast_dataservers"), "{page}");
+        // An alert about a lost broker would never end.
+        assert!(!page.contains("holdfast_broker_connected"), "{page}");
+    }
+    cluster.check_logs(&[]);
+}

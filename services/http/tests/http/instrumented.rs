@@ -1,5 +1,9 @@
 //! What every request gets.
 
+use holdfast_http::metrics::HttpMetrics;
+use holdfast_telemetry::metrics::Metrics;
+use http::Method;
+
 use crate::support::{TestServer, limits};
 
 async fn exchange(server: &TestServer, request: &str) -> String {
@@ -71,6 +75,19 @@ async fn requests_are_counted_by_method_route_and_code() {
     server.metric(&format!("holdfast_http_request_duration_seconds_count{{{labels}}} 1")).await;
     server.metric("holdfast_http_requests_in_flight 0").await;
     assert!(!server.metrics.encode().contains("object-name"));
+}
+
+#[tokio::test]
+async fn failures_of_known_requests_show_before_they_happen() {
+    let metrics = Metrics::new("1").expect("fixed names");
+    let http = HttpMetrics::new(&metrics).expect("new");
+    assert!(!metrics.encode().contains("holdfast_http_requests_total"));
+    http.begin_failures_at_zero(&[(Method::PUT, "/body")]);
+    for code in [500, 503, 507] {
+        let labels = format!("code=\"{code}\",method=\"PUT\",route=\"/body\"");
+        let series = format!("holdfast_http_requests_total{{{labels}}} 0");
+        assert!(metrics.encode().contains(&series), "{series}");
+    }
 }
 
 #[tokio::test]

@@ -119,9 +119,7 @@ impl Catalog {
 
     /// From now on the file with this hash answers with `error`.
     pub(super) fn mark_unreadable(&self, hash: NameHash, error: StoreError) {
-        let mut state = self.write();
-        state.unreadable.insert(hash, error);
-        self.metrics.set_unreadable_names(state.unreadable.len());
+        self.write().unreadable.insert(hash, error);
     }
 
     /// The newest version of `target` may or may not survive a power cut, so
@@ -140,10 +138,7 @@ impl Catalog {
 
     /// Forgets an unreadable file; `false` if there is none with this hash.
     pub(super) fn forget_unreadable(&self, hash: NameHash) -> bool {
-        let mut state = self.write();
-        let known = state.unreadable.remove(&hash).is_some();
-        self.metrics.set_unreadable_names(state.unreadable.len());
-        known
+        self.write().unreadable.remove(&hash).is_some()
     }
 
     pub(super) fn is_unreadable(&self, hash: NameHash) -> bool {

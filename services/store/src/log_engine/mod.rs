@@ -307,6 +307,7 @@ fn prepare(
     let dropped_bytes = report.torn.map_or(0, |torn| torn.bytes);
     metrics.on_open(report.replayed_bytes, dropped_bytes, report.rebuilt_because.is_some());
     metrics.set_doubtful_regions(doubt.regions().len());
+    disk.metrics().on_unreadable(report.damaged_count);
     let used = LargeFiles::new(Arc::clone(disk), 0).list_directories()?;
     let first_directory = used.last().map_or(0, |last| last.saturating_add(1));
     // One that was swept may be gone after a power cut, if who made it was
