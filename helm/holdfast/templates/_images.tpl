@@ -24,7 +24,7 @@ holdfast.image (list $ .Values.image "default tag"): a digest wins over a tag.
 {{- if $secrets }}
 imagePullSecrets:
   {{- range $secrets }}
-  - name: {{ ternary .name . (kindIs "map" .) }}
+  - name: {{ if kindIs "map" . }}{{ .name }}{{ else }}{{ . }}{{ end }}
   {{- end }}
 {{- end }}
 {{- end -}}
