@@ -63,6 +63,11 @@ def check_variables(failures, values, rendered, known):
             failures.check(not unknown, f"{values}: {where} sets {sorted(unknown)}, which the program does not read")
 
 
+def has_value(values, keys):
+    first, *rest = keys
+    return first in values and (not rest or has_value(values[first], rest))
+
+
 def check_documented(failures, known):
     """README.md says of each variable what sets it, and that is so."""
     table = dict(re.findall(r"^\| `([A-Z][A-Z0-9_]+)` \| (.+?) \|$", (CHART / "README.md").read_text(), re.MULTILINE))
@@ -73,15 +78,12 @@ def check_documented(failures, known):
     rendered = objects()
     set_by_chart = {name for _, labels, _, spec in pods(rendered) if component(labels) in known for name in environment(rendered, spec)}
     for name, how in table.items():
-        for path in re.findall(r"`([a-z][A-Za-z.]+\.[A-Za-z.]+)`", how):
-            inner = values
-            for key in path.split("."):
-                inner = inner.get(key, {}) if isinstance(inner, dict) else None
-            failures.check(inner is not None and inner != {}, f"README.md: {name}: there is no value {path}") if path.split(".")[0] in values else None
-        by_extra = "extraEnv" in how
+        by_extra = how == "`extraEnv`"
+        for path in [] if by_extra else re.findall(r"`([^`]+)`", how):
+            failures.check(has_value(values, path.split(".")), f"README.md: {name}: there is no value {path}")
         failures.check(not (by_extra and name in owned), f"README.md: {name}: extraEnv refuses it")
         failures.check(not (by_extra and name in set_by_chart), f"README.md: {name}: the chart sets it already")
-        fixed = "the chart" in how
+        fixed = how.startswith("the chart")
         failures.check(by_extra or fixed or "`" in how, f"README.md: {name}: nothing sets it: {how}")
         failures.check(not fixed or name in owned, f"README.md: {name} is the chart's own, and extraEnv takes it")
 

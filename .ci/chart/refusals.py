@@ -44,7 +44,7 @@ REFUSED = [
     # Variables that other parts of the chart depend on.
     (["--set", "api.extraEnv[0].name=SHUTDOWN_DELAY,api.extraEnv[0].value=1m"], "set config.shutdownDelay instead"),
     (["--set", "dataserver.extraEnv[0].name=STORAGE_ROOT,dataserver.extraEnv[0].value=/tmp"], "it must be the data volume"),
-    (["--set", "dataserver.extraEnv[0].name=INITIAL_MEMBERS,dataserver.extraEnv[0].value=9"], "set dataserver.initialMembers instead"),
+    (["--set-json", 'dataserver.extraEnv=[{"name":"INITIAL_MEMBERS","value":"9"}]'], "set dataserver.initialMembers instead"),
     # The rest.
     (["--set", "metrics.serviceMonitor.enabled=true,metrics.podMonitor.enabled=true"], "scrape every pod twice"),
     (["--set", "api.autoscaling.enabled=true,api.autoscaling.minReplicas=11"], "is above maxReplicas"),

@@ -107,5 +107,5 @@ others are not read here: restart the pods when you change one.
 {{- define "holdfast.checksums" -}}
 checksum/config: {{ include (print $.Template.BasePath "/config.yaml") . | sha256sum }}
 {{- $auth := .Values.rabbitmq.auth }}
-checksum/secret: {{ toJson (list .Values.externalRabbitmq $auth.username $auth.password $auth.existingSecret) | sha256sum }}
+checksum/secret: {{ toJson (list .Values.externalRabbitmq.password $auth.username $auth.password) | sha256sum }}
 {{- end -}}
