@@ -12,7 +12,7 @@ from kept_secret import check_kept_secret
 from pods import check_pods
 from programs import check_programs
 from refusals import check_refusals
-from rendering import CHART, Failures, ci_values, load, of_kind, objects, pods, template, title, without_generated
+from rendering import CHART, Failures, ci_values, helm, load, of_kind, objects, pods, template, title, together, without_generated
 from whole import check_long_names, check_secrets, check_whole
 
 PINNED = pathlib.Path(__file__).with_name("pinned.txt")
@@ -54,12 +54,19 @@ def check_pinned(failures):
 def check_same_in_both(failures):
     """helm 3 and helm 4 render the same; returns what helm 4 renders."""
     renderings = {}
-    for file in ci_values():
-        newer, older = (load(template("-f", file, version=version)) for version in ("4", "3"))
+    files = ci_values()
+    both = together(lambda version: [template("-f", file, version=version) for file in files], ("4", "3"))
+    for file, newer, older in zip(files, *([load(text) for text in texts] for texts in both)):
         same = without_generated(older) == without_generated(newer)
         failures.check(same, f"{file.name}: helm 3 and helm 4 render different objects")
         renderings[file.name] = newer
     return renderings
+
+
+def check_lint(failures):
+    for file in ci_values():
+        for version, ran in zip("34", together(lambda version: helm(version, "lint", "--strict", CHART, "-f", file), "34")):
+            failures.check(ran.returncode == 0, f"{file.name}: helm {version} lint --strict: {ran.stdout}{ran.stderr}")
 
 
 def check_images(failures):
@@ -141,7 +148,7 @@ def main():
     for file in ci_values():
         check_long_names(failures, file)
         check_secrets(failures, file)
-    for check in (check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
+    for check in (check_lint, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
         check(failures)
     check_monitoring(failures, renderings)
     check_programs(failures, renderings)

@@ -1,6 +1,8 @@
 """Renders the chart, and says what is in a rendering."""
 
 import base64
+import concurrent.futures
+import functools
 import json
 import os
 import pathlib
@@ -43,6 +45,7 @@ def helm(version, *arguments):
     return subprocess.run([HELM[version], *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
+@functools.lru_cache(maxsize=None)
 def template(*arguments, version="4", release="store", namespace="objects", chart=CHART):
     """The text of a rendering; ends the check when there is none."""
     ran = helm(version, "template", release, chart, "--namespace", namespace, *arguments)
@@ -53,6 +56,12 @@ def template(*arguments, version="4", release="store", namespace="objects", char
 
 def objects(*arguments, **options):
     return load(template(*arguments, **options))
+
+
+def together(function, items):
+    """A function over items, two at a time: helm is a process of its own."""
+    with concurrent.futures.ThreadPoolExecutor(max_workers=2) as pool:
+        return list(pool.map(function, items))
 
 
 def of_kind(rendered, *kinds):
