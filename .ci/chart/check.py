@@ -1,11 +1,14 @@
 """Every check of the chart that reads renderings. `.ci/check-chart` calls it.
 
-usage: check.py [--pin]     --pin writes pinned.txt anew
+usage: check.py KUBERNETES...   with versions of Kubernetes whose schemas to use
+       check.py --pin           writes pinned.txt anew
 """
 
 import json
 import pathlib
 import sys
+
+import kubernetes_validate
 
 from hooks import check_hooks, check_off
 from kept_secret import check_kept_secret
@@ -15,6 +18,8 @@ from refusals import check_refusals
 from rendering import CHART, Failures, ci_values, helm, load, of_kind, objects, pods, template, title, together, without_generated
 from whole import check_long_names, check_secrets, check_whole
 
+# Resources that others define.
+CUSTOM = {"HTTPRoute", "PrometheusRule", "ServiceMonitor", "PodMonitor"}
 PINNED = pathlib.Path(__file__).with_name("pinned.txt")
 # Secrets and ConfigMaps that the values files take from others.
 FOREIGN = {"broker-default-user", "rabbitmq", "broker-login", "more"}
@@ -61,6 +66,21 @@ def check_same_in_both(failures):
         failures.check(same, f"{file.name}: helm 3 and helm 4 render different objects")
         renderings[file.name] = newer
     return renderings
+
+
+def check_kubernetes(failures, renderings, versions):
+    """Every object fits the schemas of Kubernetes, which knows no custom resources."""
+    failures.check(len(versions) >= 2, f"schemas of Kubernetes: {versions}")
+    for version in versions:
+        for values, rendered in renderings.items():
+            for one in rendered:
+                try:
+                    kubernetes_validate.validate(one, version, strict=True)
+                    failures.checked += 1
+                except kubernetes_validate.ValidationError as error:
+                    failures.check(False, f"{values}: Kubernetes {version}: {title(one)}: {error.message} at {'.'.join(map(str, error.path))}")
+                except kubernetes_validate.SchemaNotFoundError:
+                    failures.check(one["kind"] in CUSTOM, f"{values}: Kubernetes {version} has no {one['kind']} {one['apiVersion']}")
 
 
 def check_lint(failures):
@@ -142,6 +162,7 @@ def main():
         return
     failures = Failures()
     renderings = check_same_in_both(failures)
+    check_kubernetes(failures, renderings, sys.argv[1:])
     for values, rendered in renderings.items():
         check_pods(failures, values, rendered)
         check_whole(failures, values, rendered, FOREIGN)
