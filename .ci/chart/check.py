@@ -72,8 +72,14 @@ def check_kubernetes(failures, renderings, versions):
     """Every object fits the schemas of Kubernetes, which knows no custom resources."""
     failures.check(len(versions) >= 2, f"schemas of Kubernetes: {versions}")
     for version in versions:
+        # Most values files change few objects, and each takes a while.
+        seen = set()
         for values, rendered in renderings.items():
             for one in rendered:
+                text = json.dumps(one, sort_keys=True)
+                if text in seen:
+                    continue
+                seen.add(text)
                 try:
                     kubernetes_validate.validate(one, version, strict=True)
                     failures.checked += 1
@@ -87,6 +93,22 @@ def check_lint(failures):
     for file in ci_values():
         for version, ran in zip("34", together(lambda version: helm(version, "lint", "--strict", CHART, "-f", file), "34")):
             failures.check(ran.returncode == 0, f"{file.name}: helm {version} lint --strict: {ran.stdout}{ran.stderr}")
+
+
+def check_notes(failures):
+    """What an installation says: how to reach it, and what to be afraid of."""
+    cases = (
+        ([], ("port-forward service/store-holdfast-api 8080:8080", "-X PUT http", "no keys of its own", "keeps the volumes"), ("persistence.enabled is false",)),
+        (["--set", "dataserver.persistence.enabled=false"], ("dataserver.persistence.enabled is false",), ("keeps the volumes",)),
+        (["--set", "ingress.enabled=true,metrics.serviceMonitor.enabled=true"], ("reachable from outside", "labels.release="), ()),
+    )
+    for arguments, present, absent in cases:
+        ran = helm("3", "install", "store", CHART, "--namespace", "objects", "--dry-run=client", *arguments)
+        notes = ran.stdout.partition("NOTES:")[2]
+        for phrase in present:
+            failures.check(phrase in notes, f"NOTES.txt with {arguments}: does not say {phrase!r}: {ran.stderr}")
+        for phrase in absent:
+            failures.check(phrase not in notes, f"NOTES.txt with {arguments}: says {phrase!r}")
 
 
 def check_images(failures):
@@ -169,7 +191,7 @@ def main():
     for file in ci_values():
         check_long_names(failures, file)
         check_secrets(failures, file)
-    for check in (check_lint, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
+    for check in (check_lint, check_notes, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
         check(failures)
     check_monitoring(failures, renderings)
     check_programs(failures, renderings)
