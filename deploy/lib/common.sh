@@ -15,6 +15,27 @@ need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is needed; install the package $2"
 }
 
+# install_package PACKAGE: with apt-get, as root or with sudo. For packages that
+# start no service.
+install_package() {
+    command -v apt-get >/dev/null 2>&1 || die "$1 is missing, and so is apt-get; install it"
+    local root=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
+    if ((EUID != 0)); then
+        command -v sudo >/dev/null 2>&1 || die "$1 is missing; as root, run: apt-get install $1"
+        root=(sudo --)
+    fi
+    note "Installing $1 with apt-get ..."
+    "${root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null && return
+    "${root[@]}" "${apt[@]}" update >/dev/null || die "apt-get update failed"
+    "${root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null ||
+        die "apt-get could not install $1"
+}
+
+# install_missing COMMAND PACKAGE: installs PACKAGE unless COMMAND can be run.
+install_missing() {
+    command -v "$1" >/dev/null 2>&1 || install_package "$2"
+}
+
 # is_count TEXT LEAST MOST: whether TEXT is a whole number within bounds.
 is_count() {
     [[ $1 =~ ^[1-9][0-9]{0,3}$ || $1 == 0 ]] && (($1 >= $2 && $1 <= $3))

@@ -1,0 +1,102 @@
+{{/*
+What follows from the settings: times that depend on each other are derived, and
+refused in a sentence where they do not fit.
+*/}}
+
+{{/* holdfast.millis "5s": milliseconds. */}}
+{{- define "holdfast.millis" -}}
+{{- $unit := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) (regexFind "[a-z]+$" .) -}}
+{{- mul (regexFind "^[0-9]+" . | int64) $unit -}}
+{{- end -}}
+
+{{/* holdfast.seconds "1500ms": seconds, rounded up. */}}
+{{- define "holdfast.seconds" -}}
+{{- div (add (include "holdfast.millis" . | int64) 999) 1000 -}}
+{{- end -}}
+
+{{/* The longest that an orderly end may take. */}}
+{{- define "holdfast.shutdownDeadline" -}}
+{{- $config := .Values.config -}}
+{{- $delay := include "holdfast.seconds" $config.shutdownDelay | int64 -}}
+{{- add (mul 2 $delay) (include "holdfast.seconds" $config.shutdownTimeout | int64) 5 -}}
+{{- end -}}
+
+{{/*
+holdfast.gracePeriod (list $ "api" 5): what is set, else the deadline and so many
+seconds more.
+*/}}
+{{- define "holdfast.gracePeriod" -}}
+{{- $ := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $deadline := include "holdfast.shutdownDeadline" $ | int64 -}}
+{{- $set := (get $.Values $name).terminationGracePeriodSeconds -}}
+{{- if kindIs "invalid" $set -}}
+{{- add $deadline (index . 2) -}}
+{{- else if le (int64 $set) $deadline -}}
+{{- fail (printf "%s.terminationGracePeriodSeconds is %d, but an orderly end may take %d s (2 x config.shutdownDelay + config.shutdownTimeout + 5s): set more, or leave it empty" $name (int64 $set) $deadline) -}}
+{{- else -}}
+{{- int64 $set -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+How long a data server must have been ready before the next one is replaced: more
+than a heartbeat, so that every api has heard it.
+*/}}
+{{- define "holdfast.dataserverMinReady" -}}
+{{- $heartbeat := include "holdfast.seconds" .Values.config.heartbeatInterval | int64 -}}
+{{- $set := .Values.dataserver.minReadySeconds -}}
+{{- if kindIs "invalid" $set -}}
+{{- add $heartbeat 5 -}}
+{{- else if le (int64 $set) $heartbeat -}}
+{{- fail (printf "dataserver.minReadySeconds is %d, but must be above config.heartbeatInterval (%s): else the next data server stops before this one is heard" (int64 $set) .Values.config.heartbeatInterval) -}}
+{{- else -}}
+{{- int64 $set -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+What the schema cannot say. Refused here and not by the program: pods that crash
+are a worse answer than a sentence.
+*/}}
+{{- define "holdfast.checks" -}}
+{{- $config := .Values.config -}}
+{{- $interval := include "holdfast.millis" $config.heartbeatInterval | int64 -}}
+{{- if gt (mul 2 $interval) (include "holdfast.millis" $config.heartbeatExpiry | int64) -}}
+{{- fail (printf "config.heartbeatExpiry (%s) must be at least twice config.heartbeatInterval (%s)" $config.heartbeatExpiry $config.heartbeatInterval) -}}
+{{- end -}}
+{{- if ge (include "holdfast.millis" $config.locateTimeout | int64) (include "holdfast.millis" $config.bodyTimeout | int64) -}}
+{{- fail (printf "config.locateTimeout (%s) must be below config.bodyTimeout (%s)" $config.locateTimeout $config.bodyTimeout) -}}
+{{- end -}}
+{{- range $component := list "api" "dataserver" -}}
+{{- range (get $.Values $component).extraEnv -}}
+{{- $setting := get (fromYaml (include "holdfast.ownedVariables" $)) .name -}}
+{{- if $setting -}}
+{{- fail (printf "%s.extraEnv must not set %s: %s" $component .name $setting) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.metrics.podMonitor.enabled -}}
+{{- fail "metrics.serviceMonitor and metrics.podMonitor would scrape every pod twice: enable one of them" -}}
+{{- end -}}
+{{- if and .Values.rabbitmq.enabled (or .Values.externalRabbitmq.host .Values.externalRabbitmq.existingSecret) -}}
+{{- fail "externalRabbitmq is set, but rabbitmq.enabled is true: set rabbitmq.enabled=false to use the external broker" -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Variables that other parts of the chart depend on, and what to set instead.
+*/}}
+{{- define "holdfast.ownedVariables" -}}
+LISTEN_ADDRESS: set <component>.containerPorts.http instead
+ADMIN_LISTEN_ADDRESS: set <component>.containerPorts.admin instead
+ADVERTISE_ADDRESS: it must be the pod's stable name
+STORAGE_ROOT: it must be the data volume
+INITIAL_MEMBERS: set dataserver.initialMembers instead
+DATASERVER_PEERS: it must be the headless Service
+HEARTBEAT_INTERVAL: set config.heartbeatInterval instead
+HEARTBEAT_EXPIRY: set config.heartbeatExpiry instead
+SHUTDOWN_DELAY: set config.shutdownDelay instead
+SHUTDOWN_TIMEOUT: set config.shutdownTimeout instead
+REPLICAS: set config.replicas instead
+{{- end -}}
