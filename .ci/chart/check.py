@@ -132,7 +132,7 @@ def check_images(failures):
 def check_scaling(failures):
     """Another number of data servers restarts none of those that are there."""
     three, five = (
-        next(one for one in of_kind(objects("--set", f"dataserver.replicas={count}"), "StatefulSet") if one["metadata"]["name"].endswith("-dataserver"))
+        next(one for one in of_kind(objects("--set", f"dataserver.replicaCount={count}"), "StatefulSet") if one["metadata"]["name"].endswith("-dataserver"))
         for count in (3, 5)
     )
     failures.check(three["spec"]["template"] == five["spec"]["template"], "another number of data servers restarts all of them")

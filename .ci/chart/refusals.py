@@ -5,7 +5,7 @@ from rendering import CHART, helm, together
 EXTERNAL = ["--set", "rabbitmq.enabled=false"]
 REFUSED = [
     # Typos, at every level.
-    (["--set", "apis.replicas=3"], "apis"),
+    (["--set", "apis.replicaCount=3"], "apis"),
     (["--set", "api.replica=3"], "replica"),
     (["--set", "dataserver.persistence.sizes=1Gi"], "sizes"),
     (["--set", "metrics.serviceMonitor.enable=true"], "enable"),
@@ -13,8 +13,8 @@ REFUSED = [
     (["--set-json", 'ingress.hosts=[{"hosts":"a","paths":[]}]'], "hosts"),
     (["--set-json", 'api.extraEnv=[{"name":"A","vaule":"1"}]'], "vaule"),
     # Wrong types and forms.
-    (["--set-string", "api.replicas=three"], "replicas"),
-    (["--set", "dataserver.replicas=0"], "replicas"),
+    (["--set-string", "api.replicaCount=three"], "replicaCount"),
+    (["--set", "dataserver.replicaCount=0"], "replicaCount"),
     (["--set-string", "rabbitmq.enabled=yes"], "enabled"),
     (["--set", "config.heartbeatInterval=5"], "heartbeatInterval"),
     (["--set", "config.heartbeatInterval=5 s"], "heartbeatInterval"),
