@@ -112,6 +112,13 @@ def check_notes(failures):
             failures.check(phrase not in notes, f"NOTES.txt with {arguments}: says {phrase!r}")
 
 
+def check_sizes(failures):
+    """Sizes in bytes stay whole numbers."""
+    paths = ["config.maxObjectBytes", *(f"dataserver.{name}Bytes" for name in ("reserve", "inlineLimit", "segment", "compactionRate"))]
+    text = template(*(each for path in paths for each in ("--set-json", f"{path}=268435456")))
+    failures.check(text.count('"268435456"') == len(paths) and "e+08" not in text, "sizes as numbers are not rendered as they are")
+
+
 def check_images(failures):
     settings = ",".join(
         f"{path}.registry={name.split('/')[0]},{path}.repository={name.split('/')[1]},{path}.tag=t,{path}.digest=" for path, name in IMAGES.items()
@@ -192,7 +199,7 @@ def main():
     for file in ci_values():
         check_long_names(failures, file)
         check_secrets(failures, file)
-    for check in (check_lint, check_notes, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
+    for check in (check_lint, check_notes, check_sizes, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
         check(failures)
     check_monitoring(failures, renderings)
     check_programs(failures, renderings)

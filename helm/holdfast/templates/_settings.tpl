@@ -3,6 +3,11 @@ What follows from the settings: times that depend on each other are derived, and
 refused in a sentence where they do not fit.
 */}}
 
+{{/* holdfast.size 268435456: helm reads large numbers as 2.68435456e+08. */}}
+{{- define "holdfast.size" -}}
+{{- kindIs "string" . | ternary . (int64 . | toString) -}}
+{{- end -}}
+
 {{/* holdfast.millis "5s": milliseconds. */}}
 {{- define "holdfast.millis" -}}
 {{- $unit := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) (regexFind "[a-z]+$" .) -}}
