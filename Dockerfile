@@ -18,8 +18,11 @@ COPY Cargo.toml Cargo.lock ./
 COPY services services
 RUN find services -type f ! -name Cargo.toml ! -name main.rs ! -name lib.rs -delete \
     && find services -type d -empty -delete \
-    && find services -name lib.rs -exec truncate -s 0 {} + \
-    && echo 'fn main() {}' >stub && find services -name main.rs -exec cp stub {} \; && rm stub \
+    && printf '//! A stub.\nfn main() {}\n' >stub \
+    && find services -name main.rs -exec cp stub {} \; \
+    && echo '//! A stub.' >stub \
+    && find services -name lib.rs -exec cp stub {} \; \
+    && rm stub \
     && find . -exec touch -d @0 {} +
 
 FROM ${RUST} AS build
