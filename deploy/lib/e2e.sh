@@ -339,6 +339,7 @@ end_load() {
         grep '^{"seconds":' "$load_log" >&2
         load_counts=$(sed -n 's/^{"seconds":[^,]*,"requests":\([0-9]*\),"failed":\([0-9]*\),.*/\1 \2/p' "$load_log")
         case $load_counts in
+        '0 '*) die "the load sent nothing ($manner)" ;;
         *' 0') note "load, $manner: ${load_counts% *} requests, none failed" ;;
         *)
             cat "$load_log" >&2
