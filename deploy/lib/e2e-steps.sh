@@ -42,6 +42,7 @@ restart() {
 }
 
 step_roll() {
+    all_before=$(pods api dataserver rabbitmq)
     roll_broker=$(broker)
     # Of the apis and of the broker, a client sees nothing.
     start_load roll
@@ -54,7 +55,7 @@ step_roll() {
     restart "$(workload statefulset dataserver)"
     wait_ready
     end_load roll-data
-    no_restarts
+    no_restarts "$all_before"
     verify_tree
 }
 
@@ -139,6 +140,7 @@ step_away() {
 step_scale() {
     scale_to=$(($(replicas "$(workload statefulset dataserver)") + 1))
     scale_apis=$(($(replicas "$(workload deployment api)") + 1))
+    all_before=$(pods api dataserver rabbitmq)
     scale_before=$(pods dataserver)
     deploy_chart upgrade --reuse-values --set "dataserver.replicas=$scale_to" --set "api.replicas=$scale_apis"
     wait_ready
@@ -148,7 +150,7 @@ step_scale() {
     printf '%s\n' "$scale_before" | while read -r line; do
         grep -qxF "$line" "$E2E_WORK/pods.now" || die "a data server was replaced: $line"
     done
-    no_restarts
+    no_restarts "$all_before"
     verify_tree
 }
 
@@ -186,6 +188,7 @@ all_connected() {
 }
 
 step_upgrade() {
+    all_before=$(pods api dataserver rabbitmq)
     upgrade_before=$(pods api)
     start_load upgrade
     deploy_chart upgrade --reuse-values --set-string "api.podAnnotations.e2e=$(date +%s)" \
@@ -200,7 +203,7 @@ step_upgrade() {
     wait_ready
     end_load upgrade-all
     replaced "$upgrade_before" dataserver || die "the upgrade left an old data server"
-    no_restarts
+    no_restarts "$all_before"
     verify_tree
 }
 

@@ -108,9 +108,13 @@ pods() {
     done | sort
 }
 
-# no_restarts: no container was ever started again within its pod.
+# no_restarts [BEFORE]: no container was started again within its pod since `pods`
+# of all said BEFORE. A pod that was killed may have met the end of the one before.
 no_restarts() {
-    restarted=$(pods api dataserver rabbitmq | awk '$3 > 0 { print $1 " (" $3 ")" }')
+    printf '%s\n' "${1:-}" >"$E2E_WORK/before"
+    restarted=$(pods api dataserver rabbitmq | awk '
+        NR == FNR { known[$0]; next }
+        $3 > 0 && !($0 in known) { print $1 " (" $3 ")" }' "$E2E_WORK/before" -)
     [ -z "$restarted" ] || die "restarted containers:" "$restarted"
 }
 
