@@ -1,0 +1,122 @@
+# shellcheck shell=bash disable=SC2154
+# podman with a store, a network and a configuration of its own, and the images
+# that no registry gives. Sourced by check-image; uses deploy/lib/common.sh.
+
+readonly state=$PWD/target/ci/image
+readonly network=holdfast-check
+readonly broker_image=localhost/holdfast-check/rabbitmq
+readonly slim_image=docker.io/library/debian:bookworm-slim
+readonly rust_image=docker.io/library/rust:1-bookworm
+readonly debian_mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
+
+engine() {
+    CONTAINERS_CONF=$state/containers.conf podman --root "$state/store" --runroot "$run_dir" "$@"
+}
+
+install_tools() {
+    local missing=() tool package
+    for tool in podman:podman runc:runc catatonit:catatonit mmdebstrap:mmdebstrap \
+        iptables:iptables curl:curl flock:util-linux; do
+        package=${tool#*:}
+        command -v "${tool%:*}" >/dev/null || missing+=("$package")
+    done
+    [[ -x /usr/lib/cni/bridge || -x /usr/lib/podman/netavark ]] || missing+=(containernetworking-plugins)
+    ((${#missing[@]} > 0)) || return 0
+    command -v apt-get >/dev/null || die "needed and not here: ${missing[*]}"
+    note "Installing ${missing[*]} with apt-get ..."
+    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
+    "${apt[@]}" --no-install-recommends install "${missing[@]}" >/dev/null || {
+        "${apt[@]}" update >/dev/null
+        "${apt[@]}" --no-install-recommends install "${missing[@]}" >/dev/null
+    } || die "apt-get could not install ${missing[*]}"
+}
+
+prepare_engine() {
+    install_tools
+    mkdir -p "$state/cni"
+    exec 9>"$state/lock"
+    flock -n 9 || die "another check-image is at work in $state"
+    # Sockets below it: its path must be short. One for each checkout.
+    run_dir=/run/holdfast-image-$(cksum <<<"$state" | cut -d ' ' -f 1)
+    work=$(mktemp -d)
+    # The limits are those that a container in a container may still set.
+    cat >"$state/containers.conf" <<CONFIG
+[containers]
+default_ulimits = ["nofile=1024:1024", "nproc=1024:1024"]
+[engine]
+runtime = "runc"
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+tmp_dir = "$run_dir/tmp"
+[network]
+network_config_dir = "$state/cni"
+CONFIG
+    # What an earlier run left that was killed.
+    remove_containers
+}
+
+remove_containers() {
+    engine pod rm --all --force >/dev/null 2>&1 || true
+    engine rm --all --force --volumes >/dev/null 2>&1 || true
+    engine volume prune --force >/dev/null 2>&1 || true
+    engine network rm --force "$network" >/dev/null 2>&1 || true
+}
+
+clean_engine() {
+    local status=$?
+    trap - EXIT
+    ((status == 0)) || show_logs
+    remove_containers
+    umount "$state/store/overlay" 2>/dev/null || true
+    rm -rf -- "$work" "$run_dir"
+    exit "$status"
+}
+
+show_logs() {
+    local container
+    for container in $(engine ps --all --format '{{.Names}}' 2>/dev/null); do
+        note "---- the last lines of $container:"
+        engine logs --tail 15 "$container" 2>&1 | cut -c -400 | sed 's/^/  | /' >&2 || true
+    done
+}
+
+# ---- images
+
+have() { engine image exists "$1"; }
+
+build_bases() {
+    if ! have "$slim_image"; then
+        note "Making $slim_image ..."
+        mmdebstrap --quiet --mode=root --variant=minbase --aptopt='Acquire::Languages "none"' \
+            --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/doc/*' \
+            bookworm "$work/slim.tar" "$debian_mirror"
+        engine import --quiet --change 'CMD ["bash"]' \
+            --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+            "$work/slim.tar" "$slim_image" >/dev/null
+        rm -f -- "$work/slim.tar"
+    fi
+    build .ci/image --file .ci/image/Containerfile.rust --tag "$rust_image"
+    build .ci/image --file .ci/image/Containerfile.rabbitmq --tag "$broker_image"
+}
+
+# build CONTEXT ARGUMENT...: layers of an earlier run are used again. chroot: a
+# container in a container may not mount what the other isolations mount.
+build() {
+    local context=$1
+    shift
+    engine build --quiet --isolation chroot --pull=never --layers "$@" "$context" >/dev/null
+}
+
+cargo_version() { sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml | head -n 1; }
+
+# build_image PROFILE TAG: with the host's toolchain and crates in place of the
+# official image's and of the network.
+build_image() {
+    local revision
+    revision=$(git rev-parse HEAD 2>/dev/null || echo unknown)
+    need cargo "of Rust, see https://rustup.rs"
+    cargo fetch --locked --quiet
+    build . --build-arg "PROFILE=$1" --build-arg "REVISION=$revision" --tag "$2" \
+        --volume "$(rustc --print sysroot):/usr/local/rustup:ro" \
+        --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/usr/local/cargo/registry"
+}
