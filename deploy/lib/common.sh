@@ -19,15 +19,15 @@ need() {
 # start no service.
 install_package() {
     command -v apt-get >/dev/null 2>&1 || die "$1 is missing, and so is apt-get; install it"
-    local root=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
+    local as_root=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
     if ((EUID != 0)); then
         command -v sudo >/dev/null 2>&1 || die "$1 is missing; as root, run: apt-get install $1"
-        root=(sudo --)
+        as_root=(sudo --)
     fi
     note "Installing $1 with apt-get ..."
-    "${root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null && return
-    "${root[@]}" "${apt[@]}" update >/dev/null || die "apt-get update failed"
-    "${root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null ||
+    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null && return
+    "${as_root[@]}" "${apt[@]}" update >/dev/null || die "apt-get update failed"
+    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null ||
         die "apt-get could not install $1"
 }
 
