@@ -5,7 +5,9 @@ use std::sync::Arc;
 use holdfast_bus::Topic;
 use holdfast_coordinator::assembly::Coordinator;
 use holdfast_coordinator::cluster::Cluster;
-use holdfast_coordinator::service::{BusConnection, Ports, Servers, Sockets, StartError, end};
+use holdfast_coordinator::service::{
+    BusConnection, Ports, Servers, Sockets, StartError, Starting, end, open_admin_port,
+};
 use holdfast_coordinator::{admin, routes};
 use holdfast_runtime::Runtime;
 use holdfast_telemetry::admin::Health;
@@ -33,7 +35,9 @@ pub async fn run(
     listening: oneshot::Sender<Ports>,
 ) -> Result<(), StartError> {
     let settings = &config.common;
-    let sockets = Sockets::bind(&runtime, settings).await?;
+    let starting = Arc::new(Starting);
+    let admin = open_admin_port(&runtime, settings, &metrics, starting, &shutdown).await?;
+    let sockets = Sockets::bind(&runtime, settings, admin).await?;
     let ports = sockets.ports.clone();
     let BusConnection { bus, inbox } = connection;
     let (heartbeats, replies) = (inbox.api_servers, inbox.replies);

@@ -11,6 +11,7 @@
 //! | [`process`], [`service`], [`assembly`] | running all of this: settings, sockets, start and stop |
 
 pub mod admin;
+mod admin_port;
 pub mod assembly;
 pub mod cluster;
 pub mod data_servers;

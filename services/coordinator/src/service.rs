@@ -11,17 +11,17 @@ use holdfast_core::settings::ListenAddress;
 use holdfast_http::client::{ClientBody, ClientLimits, HttpClient};
 use holdfast_http::instrument::{Instrumented, RouteOf};
 use holdfast_http::metrics::HttpMetrics;
-use holdfast_http::server::{ServerLimits, serve, serve_filter};
+use holdfast_http::server::serve;
 use holdfast_runtime::{Listener, Runtime, Task};
-use holdfast_telemetry::admin::{self, Health};
+use holdfast_telemetry::admin::Health;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::{Ending, Shutdown, ShutdownTimes, run_shutdown};
 use thiserror::Error;
 use tracing::{info, warn};
 use warp::filters::BoxedFilter;
 use warp::reply::Response;
-use warp::{Filter, Reply};
 
+pub use crate::admin_port::{AdminPort, Starting};
 use crate::routes;
 use crate::settings::CommonSettings;
 
@@ -76,24 +76,45 @@ pub struct Ports {
     pub admin: String,
 }
 
+/// Opens the admin port, which answers probes from now on: `starting` says why
+/// the service is not ready yet.
+///
+/// # Errors
+/// [`StartError::Bind`].
+pub async fn open_admin_port(
+    runtime: &Runtime,
+    settings: &CommonSettings,
+    metrics: &Metrics,
+    starting: Arc<dyn Health>,
+    shutdown: &Shutdown,
+) -> Result<AdminPort, StartError> {
+    let bound = bind(runtime, &settings.admin).await?;
+    Ok(AdminPort::start(runtime, settings, bound, metrics, starting, shutdown))
+}
+
 /// The two sockets of a service.
 #[derive(Debug)]
 pub struct Sockets {
     listener: Box<dyn Listener>,
-    admin_listener: Box<dyn Listener>,
+    admin: AdminPort,
     /// Where they are.
     pub ports: Ports,
 }
 
 impl Sockets {
-    /// Binds both.
+    /// Binds the public port. Nobody is served there before
+    /// [`Servers::start`].
     ///
     /// # Errors
     /// [`StartError::Bind`].
-    pub async fn bind(runtime: &Runtime, settings: &CommonSettings) -> Result<Self, StartError> {
+    pub async fn bind(
+        runtime: &Runtime,
+        settings: &CommonSettings,
+        admin: AdminPort,
+    ) -> Result<Self, StartError> {
         let (listener, address) = bind(runtime, &settings.listen).await?;
-        let (admin_listener, admin) = bind(runtime, &settings.admin).await?;
-        Ok(Self { listener, admin_listener, ports: Ports { address, admin } })
+        let ports = Ports { address, admin: admin.address.clone() };
+        Ok(Self { listener, admin, ports })
     }
 }
 
@@ -131,7 +152,8 @@ pub struct Servers {
 
 impl Servers {
     /// Serves until the end of `shutdown`; gives the task of the public server,
-    /// whose end is the end of the last request, and that of the admin server.
+    /// whose end is the end of the last request, and the admin port, which is to
+    /// be kept.
     ///
     /// # Errors
     /// [`StartError::Metrics`].
@@ -141,26 +163,15 @@ impl Servers {
         settings: &CommonSettings,
         sockets: Sockets,
         shutdown: &Shutdown,
-    ) -> Result<(Task, Task), StartError> {
-        let limits = ServerLimits {
-            max_connections: u32::try_from(settings.max_connections).unwrap_or(u32::MAX),
-            header_timeout: settings.header_timeout,
-            body_timeout: settings.body_timeout,
-            write_timeout: settings.body_timeout,
-            finish_timeout: settings.shutdown_timeout,
-            ..ServerLimits::default()
-        };
+    ) -> Result<(Task, AdminPort), StartError> {
         let http = HttpMetrics::new(&self.metrics)?;
         http.begin_failures_at_zero(&routes::requests());
         let service = Instrumented::new(warp::service(self.public), runtime, http, self.route_of);
-        let public = serve(runtime.clone(), sockets.listener, service, limits, shutdown.clone());
-        let nothing = warp::any().map(|| http::StatusCode::NOT_FOUND.into_response());
-        let admin =
-            admin::routes(self.health, self.metrics).or(self.admin).unify().or(nothing).unify();
-        let few = ServerLimits { max_connections: 64, ..limits };
-        let admin =
-            serve_filter(runtime.clone(), sockets.admin_listener, admin, few, shutdown.clone());
-        Ok((runtime.spawn("http", public), runtime.spawn("admin-http", admin)))
+        let Sockets { listener, admin, .. } = sockets;
+        let limits = settings.server_limits();
+        let public = serve(runtime.clone(), listener, service, limits, shutdown.clone());
+        admin.complete(self.health, self.metrics, self.admin);
+        Ok((runtime.spawn("http", public), admin))
     }
 }
 

@@ -11,6 +11,7 @@ use holdfast_core::node::Address;
 use holdfast_core::settings::{
     ListenAddress, SettingsReader, parse_bytes, parse_count, parse_duration,
 };
+use holdfast_http::server::ServerLimits;
 use holdfast_telemetry::logging::LogFormat;
 use serde::Deserialize;
 
@@ -101,6 +102,18 @@ pub struct CommonSettings {
 }
 
 impl CommonSettings {
+    /// The limits of a server with these settings.
+    pub(crate) fn server_limits(&self) -> ServerLimits {
+        ServerLimits {
+            max_connections: u32::try_from(self.max_connections).unwrap_or(u32::MAX),
+            header_timeout: self.header_timeout,
+            body_timeout: self.body_timeout,
+            write_timeout: self.body_timeout,
+            finish_timeout: self.shutdown_timeout,
+            ..ServerLimits::default()
+        }
+    }
+
     /// Understands the variables; what is wrong is noted in `reader`.
     pub fn read(raw: &RawCommon, defaults: &Defaults, reader: &mut SettingsReader) -> Self {
         let duration = |reader: &mut SettingsReader, variable, text: &Option<String>, default| {

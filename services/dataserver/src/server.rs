@@ -1,14 +1,16 @@
 //! Runs a data server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_bus::Topic;
 use holdfast_coordinator::admin;
 use holdfast_coordinator::assembly::{Coordinator, OwnMembership};
 use holdfast_coordinator::cluster::Cluster;
-use holdfast_coordinator::service::{BusConnection, Ports, Servers, Sockets, StartError, end};
+use holdfast_coordinator::service::{
+    BusConnection, Ports, Servers, Sockets, StartError, end, open_admin_port,
+};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
 use holdfast_store::{Store, StoreError};
@@ -56,11 +58,14 @@ pub async fn run(
     listening: oneshot::Sender<Ports>,
 ) -> Result<(), StartError> {
     let settings = &config.common;
-    let store = open_store(&runtime, &config, &metrics).await?;
+    let opening = Arc::new(Opening::default());
+    let admin =
+        open_admin_port(&runtime, settings, &metrics, Arc::clone(&opening) as _, &shutdown).await?;
+    let store = open_store(&runtime, &config, &metrics, opening).await?;
     let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
         .map_err(|error| StartError::Volume(Box::new(error)))?;
-    let sockets = Sockets::bind(&runtime, settings).await?;
+    let sockets = Sockets::bind(&runtime, settings, admin).await?;
     let ports = sockets.ports.clone();
     let own = describe_own(&config, &identity, store.as_ref(), &ports).await?;
     let counts = DataServerMetrics::new(&metrics)?;
@@ -181,9 +186,10 @@ async fn open_store(
     runtime: &Runtime,
     config: &DataServerConfig,
     metrics: &Metrics,
+    opening: Arc<Opening>,
 ) -> Result<Arc<dyn Store>, StartError> {
     let (root, options) = (config.volume.storage_root.clone(), config.volume.options());
-    let progress = tell_progress(runtime.clone());
+    let progress = tell_progress(runtime.clone(), opening);
     let opened = LogStore::open_with_progress(runtime.clone(), root, options, progress);
     let store = opened.await.map_err(volume_error)?;
     tell_report(store.report());
@@ -199,9 +205,11 @@ fn volume_error(error: StoreError) -> StartError {
 }
 
 /// A log that takes long to read says so.
-fn tell_progress(runtime: Runtime) -> impl FnMut(Progress) + Send + 'static {
+fn tell_progress(runtime: Runtime, opening: Arc<Opening>) -> impl FnMut(Progress) + Send + 'static {
     let mut told = runtime.now();
     move |Progress { done_bytes, total_bytes }| {
+        opening.done_bytes.store(done_bytes, Ordering::Relaxed);
+        opening.total_bytes.store(total_bytes, Ordering::Relaxed);
         if runtime.now().saturating_sub(told) >= PROGRESS_INTERVAL {
             told = runtime.now();
             info!(done_bytes, total_bytes, "reading the log");
@@ -239,6 +247,27 @@ async fn describe_own(
         weight: u32::try_from(gib).unwrap_or(u32::MAX),
         zone: config.zone.clone(),
     })
+}
+
+/// How far a volume that is being opened has come.
+#[derive(Debug, Default)]
+struct Opening {
+    done_bytes: AtomicU64,
+    /// 0 while it is not known.
+    total_bytes: AtomicU64,
+}
+
+impl Health for Opening {
+    fn readiness(&self) -> Result<(), Vec<String>> {
+        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
+        let reason = match self.total_bytes.load(Ordering::Relaxed) {
+            0 => "opening the volume".to_owned(),
+            total_bytes => format!(
+                "opening the volume: {done_bytes} of {total_bytes} bytes of the log are read"
+            ),
+        };
+        Err(vec![reason])
+    }
 }
 
 /// A data server is ready once it is a member and its volume takes writes. A

@@ -67,6 +67,12 @@ impl Service {
         self.env.insert(variable.to_owned(), value.into());
     }
 
+    /// What a variable was set to.
+    #[must_use]
+    pub fn setting(&self, variable: &str) -> Option<&str> {
+        self.env.get(variable).map(String::as_str)
+    }
+
     /// Where it serves clients.
     #[must_use]
     pub fn address(&self) -> &str {

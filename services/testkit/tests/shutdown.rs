@@ -1,4 +1,4 @@
-//! How a process ends, and how it refuses to begin.
+//! How a process begins, how it ends, and how it refuses to begin.
 
 #![allow(
     clippy::disallowed_methods,
@@ -6,6 +6,7 @@
     reason = "load runs beside the test, and binaries are run"
 )]
 
+use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,6 +18,77 @@ use holdfast_testkit::process::binary;
 use holdfast_testkit::wait;
 
 const SERVICES: [&str; 2] = ["holdfast-api", "holdfast-dataserver"];
+
+/// After a failed sync nobody knows what the disk holds: the process ends, and
+/// says so in a way of its own, so that whoever watches it starts it again.
+#[tokio::test]
+async fn a_data_server_whose_sync_fails_ends_with_a_status_of_its_own() {
+    let options = Options { data_servers: 1, apis: 1, ..Options::default() };
+    let mut cluster = ProcessCluster::start(options).await;
+    let stored = client::put(cluster.api(0), "/objects/kept", b"content").await;
+    assert_eq!(stored.expect("an answer").status, 200);
+    let server = &mut cluster.data_servers[0];
+    server.stop().await;
+    // Of all that the log is made of, a pipe is what cannot be synced.
+    let root = server.setting("STORAGE_ROOT").expect("it has a volume");
+    let pipe = Path::new(root).join("log/00000000ffffffff-0000000000000001.seg");
+    make_pipe(&pipe);
+    server.skip_log();
+    server.start();
+    assert_eq!(server.ended().await.code(), Some(74));
+    assert!(
+        server.log().contains("the volume takes no more writes: fdatasync"),
+        "{}",
+        server.log()
+    );
+    std::fs::remove_file(&pipe).expect("it is ours");
+    server.restart().await;
+    expect_content(&cluster).await;
+}
+
+fn make_pipe(path: &Path) {
+    let made = Command::new("mkfifo").arg(path).status();
+    assert!(made.expect("it is part of every system").success());
+}
+
+async fn expect_content(cluster: &ProcessCluster) {
+    let read = wait::until("the object is there", async || {
+        let answer = client::get(cluster.api(0), "/objects/kept").await.expect("an answer");
+        (answer.status == 200).then_some(answer)
+    });
+    assert_eq!(read.await.body, b"content");
+}
+
+/// Whoever watches a data server whose log takes long to read must not kill it
+/// for that, or it begins again for ever.
+#[tokio::test]
+async fn a_data_server_that_opens_its_volume_for_long_is_alive_and_not_ready() {
+    let options = Options { data_servers: 1, apis: 1, ..Options::default() };
+    let mut cluster = ProcessCluster::start(options).await;
+    let stored = client::put(cluster.api(0), "/objects/kept", b"content").await;
+    assert_eq!(stored.expect("an answer").status, 200);
+    cluster.data_servers[0].stop().await;
+    // A pipe is opened once somebody writes to it: the disk that hangs.
+    let root = cluster.data_servers[0].setting("STORAGE_ROOT").expect("it has a volume");
+    let (format, kept) = (Path::new(root).join("format"), Path::new(root).join("format.kept"));
+    std::fs::rename(&format, &kept).expect("it is ours");
+    make_pipe(&format);
+    let server = &mut cluster.data_servers[0];
+    server.start();
+    let is_live =
+        async || client::get(server.admin(), "/livez").await.is_ok_and(|a| a.status == 200);
+    wait::until_true("it is alive", is_live).await;
+    let ready = server.admin_page("/readyz").await;
+    assert_eq!((ready.status, ready.text().as_str()), (503, "opening the volume\n"));
+    let metrics = server.admin_page("/metrics").await;
+    assert!(metrics.text().contains("holdfast_build_info"), "{}", metrics.text());
+    assert_eq!(server.admin_page("/admin/dataservers").await.status, 404);
+    server.kill().await;
+    std::fs::rename(&kept, &format).expect("it is ours");
+    server.restart().await;
+    assert_eq!(server.admin_page("/admin/dataservers").await.status, 200);
+    expect_content(&cluster).await;
+}
 
 #[tokio::test]
 async fn an_api_that_ends_finishes_what_it_began() {
