@@ -53,11 +53,13 @@ network_config_dir = "$state/cni"
 CONFIG
     # What an earlier run left that was killed.
     remove_containers
+    # podman's default network would leave its bridge behind.
+    engine network create --disable-dns "$network" >/dev/null
 }
 
 remove_containers() {
-    engine pod rm --all --force >/dev/null 2>&1 || true
-    engine rm --all --force --volumes >/dev/null 2>&1 || true
+    engine pod rm --all --force --time 0 >/dev/null 2>&1 || true
+    engine rm --all --force --volumes --time 0 >/dev/null 2>&1 || true
     engine volume prune --force >/dev/null 2>&1 || true
     engine network rm --force "$network" >/dev/null 2>&1 || true
 }
