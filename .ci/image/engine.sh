@@ -22,13 +22,7 @@ install_tools() {
     done
     [[ -x /usr/lib/cni/bridge || -x /usr/lib/podman/netavark ]] || missing+=(containernetworking-plugins)
     ((${#missing[@]} > 0)) || return 0
-    command -v apt-get >/dev/null || die "needed and not here: ${missing[*]}"
-    note "Installing ${missing[*]} with apt-get ..."
-    local apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
-    "${apt[@]}" --no-install-recommends install "${missing[@]}" >/dev/null || {
-        "${apt[@]}" update >/dev/null
-        "${apt[@]}" --no-install-recommends install "${missing[@]}" >/dev/null
-    } || die "apt-get could not install ${missing[*]}"
+    install_packages "${missing[@]}"
 }
 
 prepare_engine() {
@@ -64,12 +58,19 @@ remove_containers() {
     engine network rm --force "$network" >/dev/null 2>&1 || true
 }
 
+# release_mounts: those of the store, and of a build that was cut off.
+release_mounts() {
+    local mounts
+    mapfile -t mounts < <(awk -v store="$state/store/" 'index($2, store) == 1 { print $2 }' /proc/mounts | sort -r)
+    ((${#mounts[@]} == 0)) || umount --lazy -- "${mounts[@]}" || note "mounts below $state/store are left"
+}
+
 clean_engine() {
     local status=$?
     trap - EXIT
     ((status == 0)) || show_logs
     remove_containers
-    umount "$state/store/overlay" 2>/dev/null || true
+    release_mounts
     rm -rf -- "$work" "$run_dir"
     exit "$status"
 }

@@ -15,25 +15,25 @@ need() {
     command -v "$1" >/dev/null 2>&1 || die "$1 is needed; install the package $2"
 }
 
-# install_package PACKAGE: with apt-get, as root or with sudo. For packages that
-# start no service.
-install_package() {
-    command -v apt-get >/dev/null 2>&1 || die "$1 is missing, and so is apt-get; install it"
+# install_packages PACKAGE...: with apt-get, as root or with sudo. For packages
+# that start no service.
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 || die "needed, and there is no apt-get to install them: $*"
     local as_root=() apt=(env DEBIAN_FRONTEND=noninteractive apt-get -y -q -o DPkg::Lock::Timeout=300)
     if ((EUID != 0)); then
-        command -v sudo >/dev/null 2>&1 || die "$1 is missing; as root, run: apt-get install $1"
+        command -v sudo >/dev/null 2>&1 || die "needed; as root, run: apt-get install $*"
         as_root=(sudo --)
     fi
-    note "Installing $1 with apt-get ..."
-    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null && return
+    note "Installing $* with apt-get ..."
+    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$@" >/dev/null && return
     "${as_root[@]}" "${apt[@]}" update >/dev/null || die "apt-get update failed"
-    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$1" >/dev/null ||
-        die "apt-get could not install $1"
+    "${as_root[@]}" "${apt[@]}" --no-install-recommends install "$@" >/dev/null ||
+        die "apt-get could not install $*"
 }
 
 # install_missing COMMAND PACKAGE: installs PACKAGE unless COMMAND can be run.
 install_missing() {
-    command -v "$1" >/dev/null 2>&1 || install_package "$2"
+    command -v "$1" >/dev/null 2>&1 || install_packages "$2"
 }
 
 # is_count TEXT LEAST MOST: whether TEXT is a whole number within bounds.

@@ -316,16 +316,17 @@ fn a_segment_of_a_newer_format_is_refused_with_what_to_do() {
     });
 }
 
+/// With the index and the files that are used there.
+fn on_real_disk(directory: &TempDir) -> Opener {
+    let root = directory.path().to_owned();
+    Opener { root, segment_bytes: SEGMENT_BYTES, index: None, files: None }
+}
+
 /// The same on a real disk with the index that is used there.
 #[tokio::test]
 async fn flipped_bits_on_a_real_disk() {
     let directory = TempDir::new();
-    let opener = Opener {
-        root: directory.path().to_owned(),
-        segment_bytes: SEGMENT_BYTES,
-        index: None,
-        files: None,
-    };
+    let opener = on_real_disk(&directory);
     let mut model = Model::default();
     let store = opener.open().await.unwrap();
     model.fill(&store).await;
@@ -364,12 +365,7 @@ async fn flipped_bits_on_a_real_disk() {
 #[tokio::test]
 async fn damage_that_a_start_meets_is_counted() {
     let directory = TempDir::new();
-    let opener = Opener {
-        root: directory.path().to_owned(),
-        segment_bytes: SEGMENT_BYTES,
-        index: None,
-        files: None,
-    };
+    let opener = on_real_disk(&directory);
     let content = b"bytes that are found again in the log";
     let store = opener.open().await.unwrap();
     Model::default().put(&store, "a", 1, content.as_slice().into()).await;

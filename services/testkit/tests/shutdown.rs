@@ -23,10 +23,7 @@ const SERVICES: [&str; 2] = ["holdfast-api", "holdfast-dataserver"];
 /// says so in a way of its own, so that whoever watches it starts it again.
 #[tokio::test]
 async fn a_data_server_whose_sync_fails_ends_with_a_status_of_its_own() {
-    let options = Options { data_servers: 1, apis: 1, ..Options::default() };
-    let mut cluster = ProcessCluster::start(options).await;
-    let stored = client::put(cluster.api(0), "/objects/kept", b"content").await;
-    assert_eq!(stored.expect("an answer").status, 200);
+    let mut cluster = cluster_with_content().await;
     let server = &mut cluster.data_servers[0];
     server.stop().await;
     // Of all that the log is made of, a pipe is what cannot be synced.
@@ -46,6 +43,15 @@ async fn a_data_server_whose_sync_fails_ends_with_a_status_of_its_own() {
     expect_content(&cluster).await;
 }
 
+/// One data server, which holds one object.
+async fn cluster_with_content() -> ProcessCluster {
+    let options = Options { data_servers: 1, apis: 1, ..Options::default() };
+    let cluster = ProcessCluster::start(options).await;
+    let stored = client::put(cluster.api(0), "/objects/kept", b"content").await;
+    assert_eq!(stored.expect("an answer").status, 200);
+    cluster
+}
+
 fn make_pipe(path: &Path) {
     let made = Command::new("mkfifo").arg(path).status();
     assert!(made.expect("it is part of every system").success());
@@ -63,10 +69,7 @@ async fn expect_content(cluster: &ProcessCluster) {
 /// for that, or it begins again for ever.
 #[tokio::test]
 async fn a_data_server_that_opens_its_volume_for_long_is_alive_and_not_ready() {
-    let options = Options { data_servers: 1, apis: 1, ..Options::default() };
-    let mut cluster = ProcessCluster::start(options).await;
-    let stored = client::put(cluster.api(0), "/objects/kept", b"content").await;
-    assert_eq!(stored.expect("an answer").status, 200);
+    let mut cluster = cluster_with_content().await;
     cluster.data_servers[0].stop().await;
     // A pipe is opened once somebody writes to it: the disk that hangs.
     let root = cluster.data_servers[0].setting("STORAGE_ROOT").expect("it has a volume");

@@ -141,15 +141,19 @@ impl Shared {
     /// The entry of a name. What damage keeps from being certain is an error.
     /// Blocks.
     pub(super) fn lookup(&self, name: &ObjectName) -> Result<Option<Entry>, StoreError> {
+        let metrics = self.disk.metrics().log();
         let found = self.with_index((), |index, ()| match self.recent.look(name) {
-            Looked::Known(entry) => Ok(entry),
+            Looked::Known(entry) => {
+                metrics.on_lookup(true);
+                Ok(entry)
+            }
             Looked::Unknown(ticket) => {
+                metrics.on_lookup(false);
                 let entry = index.get(name)?;
                 self.recent.keep(name, ticket, entry.as_ref());
                 Ok(entry)
             }
         });
-        self.disk.metrics().log().on_lookup(false);
         let entry = self.checked(found.map_err(|(error, ())| error)?)?;
         self.certain(name, entry)
     }
