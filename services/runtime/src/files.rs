@@ -204,10 +204,18 @@ impl File for fs::File {
 
 #[derive(Debug)]
 struct RealLock {
-    _file: fs::File,
+    file: fs::File,
 }
 
 impl VolumeLock for RealLock {}
+
+impl Drop for RealLock {
+    fn drop(&mut self) {
+        // Closing would not do: a child process that is just being started holds
+        // the file as well until it runs its program, and the lock with it.
+        let _ = self.file.unlock();
+    }
+}
 
 /// Whether the alignment that we keep is enough; a kernel that cannot tell is
 /// taken at the word of its open(2).
@@ -295,7 +303,7 @@ impl FileSystem for RealFileSystem {
         let mut options = fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
         match file.try_lock() {
-            Ok(()) => Ok(Some(Box::new(RealLock { _file: file }))),
+            Ok(()) => Ok(Some(Box::new(RealLock { file }))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
@@ -321,6 +329,20 @@ mod tests {
             // What stays is in the temporary directory, where nobody minds.
             let _ = fs::remove_file(&self.0);
         }
+    }
+
+    #[test]
+    fn a_lock_is_given_back_though_a_child_still_holds_its_file() {
+        let temp = TempFile::new();
+        let file = fs::File::create(&temp.0).expect("the temporary directory is writable");
+        file.try_lock().expect("nobody else knows it");
+        // What a fork leaves in the child.
+        let inherited = file.try_clone().expect("a descriptor");
+        let lock = RealLock { file };
+        assert!(RealFileSystem.try_lock(&temp.0).expect("it is ours").is_none());
+        drop(lock);
+        assert!(RealFileSystem.try_lock(&temp.0).expect("it is ours").is_some());
+        drop(inherited);
     }
 
     #[test]
