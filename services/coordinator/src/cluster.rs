@@ -178,7 +178,7 @@ impl Cluster {
     pub async fn merge_entry(&self, entry: Entry) -> Result<Roster, MergeError> {
         let cluster = self.snapshot().roster.cluster.ok_or(MergeError::Unfounded)?;
         // A roster of one entry is merged like any other.
-        self.merge_roster(Roster::found(cluster, entry)).await
+        self.merge_roster(Roster::of_entry(cluster, entry)).await
     }
 
     /// Makes sure that the roster with `digest`, which `from` has, is included

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use holdfast_bus::RabbitConfig;
 use holdfast_core::node::Address;
+use holdfast_core::policy::MAX_REPLICAS;
 use holdfast_core::settings::{
     ListenAddress, SettingsReader, parse_bytes, parse_count, parse_duration,
 };
@@ -78,7 +79,11 @@ pub struct CommonSettings {
     pub broker: Option<RabbitConfig>,
     /// `DATASERVER_PEERS`: where data servers may be found without the broker.
     pub peers: Peers,
-    /// `HEARTBEAT_INTERVAL` (5s).
+    /// `REPLICAS` (1): how many copies of each object there are to be. The
+    /// cluster follows once all its data servers ask for the same number.
+    pub replicas: u32,
+    /// `HEARTBEAT_INTERVAL` (5s). The window for late messages is six times as
+    /// long, so it must be the same on all services.
     pub heartbeat_interval: Duration,
     /// `HEARTBEAT_EXPIRY` (10s); at least twice the interval.
     pub heartbeat_expiry: Duration,
@@ -147,6 +152,10 @@ impl CommonSettings {
                 Peers::default(),
                 Peers::parse,
             ),
+            replicas: reader.read("REPLICAS", raw.replicas.as_deref(), 1, |text| {
+                let replicas = parse_count(text, 1, MAX_REPLICAS as usize)?;
+                Ok(u32::try_from(replicas).unwrap_or(MAX_REPLICAS))
+            }),
             heartbeat_interval: duration(
                 reader,
                 "HEARTBEAT_INTERVAL",
@@ -193,11 +202,11 @@ impl CommonSettings {
                 |text| text.parse::<LogFormat>(),
             ),
         };
-        settings.check(raw, reader);
+        settings.check(reader);
         settings
     }
 
-    fn check(&self, raw: &RawCommon, reader: &mut SettingsReader) {
+    fn check(&self, reader: &mut SettingsReader) {
         reader.require(
             self.heartbeat_interval * 2 <= self.heartbeat_expiry,
             "HEARTBEAT_EXPIRY",
@@ -214,13 +223,6 @@ impl CommonSettings {
             "SHUTDOWN_TIMEOUT",
             format!("it must be longer than two lookups and a write take at most, {longest:?}"),
         );
-        // A number that is not kept must not be accepted.
-        reader.read("REPLICAS", raw.replicas.as_deref(), 1, |text| match text {
-            "1" => Ok(1),
-            _ => {
-                Err("this release keeps one copy of each object; set 1 or leave it out".to_owned())
-            }
-        });
     }
 
     /// Notes that there is no way to the data servers, unless there is one or

@@ -15,9 +15,11 @@ use holdfast_core::locate::Verdict;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
+use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
+use holdfast_core::wire::heartbeat::RepairReport;
 use holdfast_core::wire::heartbeat::{NodeReport, encode};
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
 use holdfast_http::client::{ClientLimits, HttpClient};
@@ -39,6 +41,7 @@ fn entry(id: NodeId, address: &Address) -> Entry {
     Entry {
         id,
         epoch: 0,
+        lost: false,
         state: MemberState::Active,
         generation: Generation(1),
         address: address.clone(),
@@ -66,6 +69,9 @@ fn answer(id: NodeId, address: &Address, request: &BatchRequest, roster: &Roster
         unix_millis: 0,
         found: if id == NEW { vec![(0, stat)] } else { Vec::new() },
         unknown: Vec::new(),
+        floor: None,
+        promised: Vec::new(),
+        late: false,
     }
 }
 
@@ -130,6 +136,9 @@ fn heartbeat(address: &Address, roster: &Roster) -> Message {
         founded: true,
         newcomers_seen: 0,
         sent_unix_millis: 0,
+        mono_millis: 0,
+        replicas: 1,
+        repair: RepairReport::default(),
     });
     Message { body: body.into(), headers, ..Message::default() }
 }
@@ -140,7 +149,7 @@ async fn locate_through_a_stale_api(tells: bool) -> holdfast_core::locate::Locat
     let runtime = Runtime::real();
     let (old_address, old_roster) = serve_member(&runtime, OLD).await;
     let (new_address, new_roster) = serve_member(&runtime, NEW).await;
-    let stale = Roster::found(node(9), entry(OLD, &old_address));
+    let stale = Roster::found(node(9), Policy::default(), entry(OLD, &old_address));
     let mut current = stale.clone();
     current.apply_entry(&entry(NEW, &new_address));
     *new_roster.lock().expect("no panic") = Some(current.clone());

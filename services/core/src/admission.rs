@@ -95,16 +95,12 @@ fn choose_join_step(situation: &Situation<'_>) -> Step {
         return Step::Tell(untold);
     }
     // Only members that may hold data can hide some: those that are joining
-    // themselves have none.
-    let informed = others()
-        .filter(|member| member.state != MemberState::Joining)
-        .filter(|member| situation.told.contains(&member.id))
-        .count();
-    if informed >= situation.write_quorum.max(1) {
-        Step::Activate
-    } else {
-        Step::Wait(Waiting::Quorum)
-    }
+    // themselves have none. While there are fewer of them than W, nothing can
+    // have been acknowledged yet, and all of them must know.
+    let may_hold = || others().filter(|member| member.state != MemberState::Joining);
+    let informed = may_hold().filter(|member| situation.told.contains(&member.id)).count();
+    let needed = situation.write_quorum.min(may_hold().count()).max(1);
+    if informed >= needed { Step::Activate } else { Step::Wait(Waiting::Quorum) }
 }
 
 fn choose_founding_step(situation: &Situation<'_>) -> Step {
@@ -164,8 +160,14 @@ mod tests {
                     free_bytes: 0,
                     total_bytes: 0,
                     weight: 1,
+                    zone: None,
+                    lost: false,
+                    awaited_since: None,
                     founded: true,
                     newcomers_seen: 0,
+                    stamp: None,
+                    replicas: None,
+                    repair: crate::wire::heartbeat::RepairReport::default(),
                 })
                 .collect(),
             ..View::default()

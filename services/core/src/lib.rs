@@ -15,6 +15,11 @@
 //! | [`membership`] | who is heard, and who is silent |
 //! | [`locate`] | what the answers of the members prove |
 //! | [`admission`] | when a new member may take data |
+//! | [`policy`] | how many copies there are, and how many answer for an object |
+//! | [`stamp`] | how old a message is |
+//! | [`replica`] | what one member takes, promises and keeps |
+//! | [`quorum`] | what the answers to a write prove |
+//! | [`repair`] | what a member does about the copies that it has |
 //! | [`wire`] | what the messages look like |
 //! | [`settings`] | how environment variables are read |
 
@@ -25,7 +30,12 @@ pub mod name;
 pub mod node;
 pub mod object;
 pub mod placement;
+pub mod policy;
+pub mod quorum;
+pub mod repair;
+pub mod replica;
 pub mod roster;
 pub mod settings;
+pub mod stamp;
 pub mod version;
 pub mod wire;

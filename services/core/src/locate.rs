@@ -9,6 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::membership::{Hearing, View};
 use crate::node::{Address, Generation, NodeId};
 use crate::object::{Kind, Stat};
+use crate::stamp::Stamp;
+use crate::version::Version;
 use crate::wire::locate::BatchAnswer;
 
 /// One copy of an object that a locate found.
@@ -33,8 +35,22 @@ pub struct Located {
     pub answered: Vec<NodeId>,
     /// Whether so few are unheard that no acknowledged write can be hidden.
     pub complete: bool,
+    /// How many members have the newest version, of those that neither drain
+    /// nor have retired.
+    pub lasting: usize,
+    /// Whether the newest version is certain to be found again: as many such
+    /// members have it as reads count on. What is not must be written to that
+    /// many before anybody is told of it.
+    pub settled: bool,
     /// Median of the wall clocks of those that answered, Unix milliseconds.
     pub clock_millis: Option<u64>,
+    /// The highest floor that a member told: new versions lie above it.
+    pub floor: Option<Version>,
+    /// When each of those that answered did: to be given back with whatever is
+    /// done because of this answer.
+    pub stamps: BTreeMap<NodeId, Stamp>,
+    /// What the roster says that reads count on.
+    pub quorum: ReadQuorum,
 }
 
 /// What a locate proves.
@@ -55,12 +71,30 @@ impl Located {
         self.replicas.first()
     }
 
-    /// What this proves. A delete is "absent" only when the answer is complete:
-    /// a member that did not say may hold something newer.
+    /// The members that have the newest version.
+    pub fn newest_holders(&self) -> impl Iterator<Item = &Replica> {
+        let newest = self.newest().map(|replica| replica.stat.version);
+        self.replicas.iter().filter(move |replica| Some(replica.stat.version) == newest)
+    }
+
+    /// When this member answered.
+    #[must_use]
+    pub fn stamp(&self, node: NodeId) -> Option<Stamp> {
+        self.stamps.get(&node).copied()
+    }
+
+    /// What this proves. A member that did not say may hold something newer, so
+    /// with more than one copy nothing is proven by an incomplete answer. With
+    /// one copy there is nobody else to ask: what is found is served.
     #[must_use]
     pub fn verdict(&self) -> Verdict<'_> {
         match self.newest() {
-            Some(replica) if replica.stat.kind == Kind::Object => Verdict::Found(replica),
+            Some(replica)
+                if replica.stat.kind == Kind::Object
+                    && (self.complete || self.quorum.is_single_copy()) =>
+            {
+                Verdict::Found(replica)
+            }
             Some(_) | None if self.complete => Verdict::Absent,
             Some(_) | None => Verdict::Incomplete(&self.unheard),
         }
@@ -79,8 +113,26 @@ impl ReadQuorum {
     /// One copy of each object: every member must be heard.
     pub const SINGLE_COPY: Self = Self { write_quorum: 1 };
 
+    /// What reads count on under this view's policy.
+    #[must_use]
+    pub fn of(view: &View) -> Self {
+        Self { write_quorum: view.policy.read_quorum() }
+    }
+
+    /// Whether one member less than all may hide an acknowledged write.
+    #[must_use]
+    pub fn is_single_copy(self) -> bool {
+        self.write_quorum <= 1
+    }
+
     fn allows(self, unheard: usize) -> bool {
         unheard < self.write_quorum
+    }
+}
+
+impl Default for ReadQuorum {
+    fn default() -> Self {
+        Self::SINGLE_COPY
     }
 }
 
@@ -91,8 +143,11 @@ enum Asked {
     Answered {
         address: Address,
         unix_millis: u64,
+        stamp: Stamp,
+        floor: Option<Version>,
         found: BTreeMap<u32, Stat>,
         unknown: BTreeSet<u32>,
+        promised: BTreeSet<u32>,
     },
 }
 
@@ -101,18 +156,30 @@ enum Asked {
 pub struct Round {
     quorum: ReadQuorum,
     names: usize,
+    /// Names for which a promise is asked: who does not give it counts as
+    /// unheard.
+    promises: BTreeSet<u32>,
     asked: BTreeMap<NodeId, Asked>,
     /// The newest known run of each member: an older one may have forgotten.
     generations: BTreeMap<NodeId, Generation>,
+    /// Members whose copies last: those that do not drain.
+    counting: BTreeSet<NodeId>,
 }
 
 impl Round {
-    /// Starts a round about `names` names over the members of `view`. Silent
-    /// members are counted, but not waited for.
+    /// Starts a round about `names` names over the members of `view`; for those
+    /// at the places `promises` a promise is asked too. Silent members are
+    /// counted, but not waited for.
     #[must_use]
-    pub fn new(quorum: ReadQuorum, names: usize, view: &View) -> Self {
-        let (asked, generations) = (BTreeMap::new(), BTreeMap::new());
-        let mut round = Self { quorum, names, asked, generations };
+    pub fn new(names: usize, promises: BTreeSet<u32>, view: &View) -> Self {
+        let mut round = Self {
+            quorum: ReadQuorum::of(view),
+            names,
+            promises,
+            asked: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            counting: BTreeSet::new(),
+        };
         round.apply_view(view);
         round
     }
@@ -122,6 +189,9 @@ impl Round {
     pub fn apply_view(&mut self, view: &View) {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
+        self.quorum = ReadQuorum::of(view);
+        self.counting =
+            view.members.iter().filter(|member| member.counts()).map(|member| member.id).collect();
         self.asked.retain(|id, _| members.contains_key(id));
         self.generations =
             view.roster_members().map(|member| (member.id, member.generation)).collect();
@@ -138,8 +208,9 @@ impl Round {
     }
 
     /// Takes an answer. That of a member which is not in the roster is ignored,
-    /// as is a second one, and one of an earlier run: a volume that was copied or
-    /// rolled back does not know what it lacks.
+    /// as is a second one, one of an earlier run (a volume that was copied or
+    /// rolled back does not know what it lacks), and one that says that the
+    /// question came too late: the member is asked once more.
     pub fn apply_answer(&mut self, answer: &BatchAnswer) {
         let known = self.generations.get(&answer.node);
         if known.is_some_and(|known| *known > answer.generation) {
@@ -148,14 +219,17 @@ impl Round {
         let Some(asked) = self.asked.get_mut(&answer.node) else {
             return;
         };
-        if matches!(asked, Asked::Answered { .. }) {
+        if answer.late || matches!(asked, Asked::Answered { .. }) {
             return;
         }
         *asked = Asked::Answered {
             address: answer.address.clone(),
             unix_millis: answer.unix_millis,
+            stamp: Stamp { generation: answer.generation, mono_millis: answer.mono_millis },
+            floor: answer.floor,
             found: answer.found.iter().cloned().collect(),
             unknown: answer.unknown.iter().copied().collect(),
+            promised: answer.promised.iter().copied().collect(),
         };
     }
 
@@ -194,35 +268,71 @@ impl Round {
     /// Whether nothing that is still out could change the outcome.
     ///
     /// With a write quorum above one, enough answers prove everything: a member
-    /// that is still out cannot hold an acknowledged write alone.
+    /// that is still out cannot hold an acknowledged write alone. But while a
+    /// version that was found is not settled, that member may settle it, which
+    /// is cheaper than to write it once more.
     #[must_use]
     pub fn is_decided(&self) -> bool {
         let waiting = self.waiting().len();
         if waiting == 0 {
             return true;
         }
-        let unknown_anywhere = self
-            .asked
-            .values()
-            .any(|asked| matches!(asked, Asked::Answered { unknown, .. } if !unknown.is_empty()));
+        let unknown_anywhere = self.asked.values().any(|asked| match asked {
+            Asked::Answered { unknown, promised, .. } => {
+                !unknown.is_empty() || !self.promises.is_subset(promised)
+            }
+            _ => false,
+        });
         let unheard = self.asked.values().filter(|a| !matches!(a, Asked::Answered { .. })).count();
-        !unknown_anywhere && self.quorum.allows(unheard)
+        !unknown_anywhere
+            && self.quorum.allows(unheard)
+            && (self.quorum.is_single_copy() || self.is_settled())
+    }
+
+    /// Whether every name is either settled or was not found at all.
+    fn is_settled(&self) -> bool {
+        let mut newest: BTreeMap<u32, (Version, usize)> = BTreeMap::new();
+        for (id, asked) in &self.asked {
+            let Asked::Answered { found, .. } = asked else { continue };
+            let lasting = usize::from(self.counting.contains(id));
+            for (index, stat) in found {
+                let (version, holders) = newest.entry(*index).or_insert((stat.version, 0));
+                match stat.version.cmp(version) {
+                    std::cmp::Ordering::Greater => (*version, *holders) = (stat.version, lasting),
+                    std::cmp::Ordering::Equal => *holders += lasting,
+                    std::cmp::Ordering::Less => {}
+                }
+            }
+        }
+        newest.values().all(|(_, holders)| *holders >= self.quorum.write_quorum)
     }
 
     /// What is known now of the name at place `index`. Members still waited for
     /// count as unheard.
     #[must_use]
     pub fn outcome(&self, index: u32) -> Located {
-        let mut located = Located::default();
+        let mut located = Located { quorum: self.quorum, ..Located::default() };
         let mut clocks = Vec::new();
         for (id, asked) in &self.asked {
             match asked {
-                Asked::Answered { unknown, .. } if unknown.contains(&index) => {
-                    located.unheard.push(*id);
-                }
-                Asked::Answered { address, found, unix_millis, .. } => {
+                Asked::Answered {
+                    address,
+                    unix_millis,
+                    stamp,
+                    floor,
+                    found,
+                    unknown,
+                    promised,
+                } => {
                     clocks.push(*unix_millis);
-                    located.answered.push(*id);
+                    located.floor = located.floor.max(*floor);
+                    located.stamps.insert(*id, *stamp);
+                    let promised = !self.promises.contains(&index) || promised.contains(&index);
+                    if unknown.contains(&index) || !promised {
+                        located.unheard.push(*id);
+                    } else {
+                        located.answered.push(*id);
+                    }
                     located.replicas.extend(found.get(&index).map(|stat| Replica {
                         node: *id,
                         address: address.clone(),
@@ -235,6 +345,9 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
+        located.lasting =
+            located.newest_holders().filter(|holder| self.counting.contains(&holder.node)).count();
+        located.settled = located.lasting >= self.quorum.write_quorum;
         let somebody_heard = located.unheard.len() < self.asked.len();
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.

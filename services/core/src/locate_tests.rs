@@ -2,6 +2,7 @@ use super::*;
 use crate::membership::Member;
 use crate::node::Generation;
 use crate::object::{Digest, Metadata};
+use crate::policy::Policy;
 use crate::roster::{MemberState, RosterDigest};
 use crate::version::Version;
 use crate::wire::PROTOCOL_VERSION;
@@ -18,6 +19,7 @@ fn view(members: &[(u128, Hearing)]) -> View {
     View {
         founded: true,
         digest: RosterDigest(1),
+        policy: Policy::default(),
         members: members
             .iter()
             .map(|(bits, hearing)| Member {
@@ -31,8 +33,14 @@ fn view(members: &[(u128, Hearing)]) -> View {
                 free_bytes: 0,
                 total_bytes: 0,
                 weight: 1,
+                zone: None,
+                lost: false,
+                awaited_since: None,
                 founded: true,
                 newcomers_seen: 0,
+                stamp: None,
+                replicas: None,
+                repair: crate::wire::heartbeat::RepairReport::default(),
             })
             .collect(),
         guests: Vec::new(),
@@ -61,14 +69,21 @@ fn answer(bits: u128, found: &[(u32, Stat)], unknown: &[u32]) -> BatchAnswer {
         unix_millis: 7,
         found: found.to_vec(),
         unknown: unknown.to_vec(),
+        floor: None,
+        promised: Vec::new(),
+        late: false,
     }
+}
+
+fn three_copies(members: &[(u128, Hearing)]) -> View {
+    View { policy: Policy::settled(0, 3), ..view(members) }
 }
 
 use Hearing::{Awaited, Heard, Leaving, Silent};
 
 #[test]
 fn absent_needs_every_member_when_there_is_one_copy() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Awaited)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Awaited)]));
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(2, &[], &[]));
@@ -78,7 +93,7 @@ fn absent_needs_every_member_when_there_is_one_copy() {
 
 #[test]
 fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[], &[]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
@@ -87,7 +102,7 @@ fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
 #[test]
 fn a_leaving_member_is_waited_for_until_it_is_given_up() {
     let members = view(&[(1, Heard), (2, Leaving)]);
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &members);
+    let mut round = Round::new(1, BTreeSet::new(), &members);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided(), "it may still answer");
     round.give_up_leaving(&members);
@@ -97,7 +112,7 @@ fn a_leaving_member_is_waited_for_until_it_is_given_up() {
 
 #[test]
 fn a_copy_on_a_heard_member_is_served_while_another_is_silent() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
     let located = round.outcome(0);
     assert!(matches!(located.verdict(), Verdict::Found(replica) if replica.node == id(1)));
@@ -106,7 +121,7 @@ fn a_copy_on_a_heard_member_is_served_while_another_is_silent() {
 
 #[test]
 fn a_silent_member_that_answers_all_the_same_counts() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(2, &[], &[]));
     round.apply_answer(&answer(1, &[], &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
@@ -114,7 +129,7 @@ fn a_silent_member_that_answers_all_the_same_counts() {
 
 #[test]
 fn the_newest_version_wins_and_a_tombstone_is_a_version() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 2, &view(&[(1, Heard), (2, Heard)]));
+    let mut round = Round::new(2, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
     round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object)), (1, stat(5, Kind::Object))], &[]));
     round.apply_answer(&answer(
         2,
@@ -128,14 +143,14 @@ fn the_newest_version_wins_and_a_tombstone_is_a_version() {
 
 #[test]
 fn a_tombstone_does_not_prove_absence_while_a_member_is_unheard() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[(0, stat(6, Kind::Tombstone))], &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
 }
 
 #[test]
 fn an_io_error_is_not_a_no() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 2, &view(&[(1, Heard)]));
+    let mut round = Round::new(2, BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(1, &[], &[1]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
@@ -145,13 +160,13 @@ fn an_io_error_is_not_a_no() {
 
 #[test]
 fn an_empty_roster_proves_nothing() {
-    let round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[]));
+    let round = Round::new(1, BTreeSet::new(), &view(&[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[]));
 }
 
 #[test]
 fn a_member_that_joins_meanwhile_is_waited_for() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(1, &[], &[]));
     round.apply_view(&view(&[(1, Heard), (2, Heard)]));
     assert_eq!(round.waiting(), [id(2)]);
@@ -163,8 +178,8 @@ fn a_member_that_joins_meanwhile_is_waited_for() {
 
 #[test]
 fn with_a_quorum_enough_answers_decide_before_all_are_in() {
-    let two_of_three = ReadQuorum { write_quorum: 2 };
-    let mut round = Round::new(two_of_three, 1, &view(&[(1, Heard), (2, Heard), (3, Heard)]));
+    let three = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let mut round = Round::new(1, BTreeSet::new(), &three);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(2, &[], &[]));
@@ -176,7 +191,7 @@ fn with_a_quorum_enough_answers_decide_before_all_are_in() {
 fn an_earlier_run_proves_nothing() {
     let mut members = view(&[(1, Heard)]);
     members.members[0].generation = Generation(2);
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &members);
+    let mut round = Round::new(1, BTreeSet::new(), &members);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(1)]));
@@ -186,7 +201,7 @@ fn an_earlier_run_proves_nothing() {
 
 #[test]
 fn the_median_clock_is_that_of_a_slower_half() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard), (2, Heard)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
     round.apply_answer(&BatchAnswer { unix_millis: 900, ..answer(1, &[], &[]) });
     round.apply_answer(&BatchAnswer { unix_millis: 5, ..answer(2, &[], &[]) });
     assert_eq!(round.outcome(0).clock_millis, Some(5));
@@ -194,10 +209,97 @@ fn the_median_clock_is_that_of_a_slower_half() {
 
 #[test]
 fn strangers_and_second_answers_change_nothing() {
-    let mut round = Round::new(ReadQuorum::SINGLE_COPY, 1, &view(&[(1, Heard)]));
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(7, &[(0, stat(9, Kind::Object))], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(1, &[], &[]));
     round.apply_answer(&answer(1, &[(0, stat(9, Kind::Object))], &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn with_copies_nothing_is_served_while_too_many_are_unheard() {
+    let held = [(0, stat(9, Kind::Object))];
+    let dark = three_copies(&[(1, Heard), (2, Silent), (3, Silent)]);
+    let mut round = Round::new(1, BTreeSet::new(), &dark);
+    round.apply_answer(&answer(1, &held, &[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2), id(3)]));
+    let grey = three_copies(&[(1, Heard), (2, Heard), (3, Silent)]);
+    let mut round = Round::new(1, BTreeSet::new(), &grey);
+    round.apply_answer(&answer(1, &held, &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(2, &held, &[]));
+    assert!(round.is_decided());
+    let located = round.outcome(0);
+    assert!(located.settled && located.lasting == 2);
+    assert!(matches!(located.verdict(), Verdict::Found(_)));
+}
+
+#[test]
+fn a_version_that_is_not_settled_waits_for_who_may_settle_it() {
+    let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let (newer, older) = ([(0, stat(9, Kind::Object))], [(0, stat(8, Kind::Object))]);
+    let mut round = Round::new(1, BTreeSet::new(), &all);
+    round.apply_answer(&answer(1, &older, &[]));
+    round.apply_answer(&answer(2, &newer, &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(3, &newer, &[]));
+    assert!(round.is_decided() && round.outcome(0).settled);
+    let mut round = Round::new(1, BTreeSet::new(), &all);
+    round.apply_answer(&answer(1, &older, &[]));
+    round.apply_answer(&answer(2, &newer, &[]));
+    round.apply_failure(id(3));
+    assert!(round.is_decided() && !round.outcome(0).settled);
+}
+
+#[test]
+fn a_copy_on_a_member_that_drains_does_not_last() {
+    let mut draining = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    draining.members[0].state = MemberState::Draining;
+    let held = [(0, stat(9, Kind::Object))];
+    let mut round = Round::new(1, BTreeSet::new(), &draining);
+    for (node, found) in [(1, &held[..]), (2, &held), (3, &[])] {
+        round.apply_answer(&answer(node, found, &[]));
+    }
+    let located = round.outcome(0);
+    assert_eq!((located.lasting, located.settled, located.complete), (1, false, true));
+}
+
+#[test]
+fn who_does_not_promise_counts_as_unheard_and_still_tells_what_it_has() {
+    let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let mut round = Round::new(2, BTreeSet::from([0]), &all);
+    let promised = |node, found: &[(u32, Stat)], promised: &[u32]| BatchAnswer {
+        promised: promised.to_vec(),
+        ..answer(node, found, &[])
+    };
+    round.apply_answer(&promised(1, &[], &[0]));
+    round.apply_answer(&promised(2, &[(0, stat(9, Kind::Object))], &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&promised(3, &[], &[]));
+    let located = round.outcome(0);
+    assert_eq!(located.unheard, [id(2), id(3)]);
+    assert!(!located.complete && located.newest().is_some());
+    assert!(round.outcome(1).complete, "no promise was asked for the other name");
+}
+
+#[test]
+fn a_late_answer_proves_nothing_and_the_next_one_counts() {
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
+    round.apply_answer(&BatchAnswer { late: true, ..answer(1, &[], &[]) });
+    assert!(!round.is_decided() && !round.outcome(0).complete);
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(round.is_decided() && round.outcome(0).complete);
+}
+
+#[test]
+fn the_highest_floor_and_every_stamp_are_kept() {
+    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
+    let floor = |clock| Some(Version::from_parts(clock, 0));
+    round.apply_answer(&BatchAnswer { floor: floor(9), mono_millis: 4, ..answer(1, &[], &[]) });
+    round.apply_answer(&BatchAnswer { floor: floor(5), mono_millis: 6, ..answer(2, &[], &[]) });
+    let located = round.outcome(0);
+    assert_eq!(located.floor, floor(9));
+    let millis = |node| located.stamp(id(node)).map(|stamp| stamp.mono_millis);
+    assert_eq!((millis(1), millis(2), millis(3)), (Some(4), Some(6), None));
 }

@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use crate::node::{Address, Generation, NodeId};
 use crate::placement::Candidate;
+use crate::policy::Policy;
 use crate::roster::{Entry, ForeignCluster, MemberState, Roster, RosterDigest};
-use crate::wire::heartbeat::NodeReport;
+use crate::stamp::Stamp;
+use crate::wire::heartbeat::{NodeReport, RepairReport};
 
 /// A moment on this process's own clock, which counts sleep: the time since an
 /// arbitrary start.
@@ -75,16 +77,28 @@ pub struct Member {
     pub hearing: Hearing,
     /// When it was last heard.
     pub last_heard: Option<Moment>,
+    /// Since when this process has known of it.
+    pub awaited_since: Option<Moment>,
     /// Bytes it can still take, as it last said.
     pub free_bytes: u64,
     /// Size of its disk, as it last said.
     pub total_bytes: u64,
     /// Share of the data it should get.
     pub weight: u32,
+    /// Its failure zone.
+    pub zone: Option<String>,
+    /// Whether it drains because it was not heard for too long.
+    pub lost: bool,
     /// Whether it belongs to a cluster, as it last said.
     pub founded: bool,
     /// How many data servers without a cluster it sees, as it last said.
     pub newcomers_seen: u32,
+    /// When it last said something, on its own clock.
+    pub stamp: Option<Stamp>,
+    /// How many copies its `REPLICAS` asks for, as it last said.
+    pub replicas: Option<u32>,
+    /// How far its repair is, as it last said.
+    pub repair: RepairReport,
 }
 
 /// What follows from all that was heard up to one moment.
@@ -94,6 +108,8 @@ pub struct View {
     pub founded: bool,
     /// Digest of that roster.
     pub digest: RosterDigest,
+    /// How many copies there are, as that roster says.
+    pub policy: Policy,
     /// Every data server that is not retired, ordered by id.
     pub members: Vec<Member>,
     /// Data servers written for the seed that are alive, ordered by address.
@@ -135,8 +151,29 @@ impl View {
     pub fn candidates(&self, size_bytes: u64) -> Vec<Candidate> {
         self.writable()
             .filter(|member| member.free_bytes >= size_bytes)
-            .map(|member| Candidate { id: member.id, weight: member.weight })
+            .map(Member::candidate)
             .collect()
+    }
+
+    /// Whether what this member has accepted counts towards a write quorum: it
+    /// is in the roster, and neither drains nor has retired.
+    #[must_use]
+    pub fn counts(&self, id: NodeId) -> bool {
+        self.member(id).is_some_and(Member::counts)
+    }
+}
+
+impl Member {
+    /// This member as placement sees it.
+    #[must_use]
+    pub fn candidate(&self) -> Candidate {
+        Candidate { id: self.id, weight: self.weight, zone: self.zone.clone() }
+    }
+
+    /// See [`View::counts`].
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.in_roster && matches!(self.state, MemberState::Joining | MemberState::Active)
     }
 }
 
@@ -358,6 +395,7 @@ impl Membership {
         View {
             founded: self.roster.is_founded(),
             digest: self.roster.digest(),
+            policy: self.roster.policy,
             members: self.known_ids().into_iter().filter_map(|id| self.member(id, now)).collect(),
             guests: self.guests.keys().cloned().collect(),
         }
@@ -408,11 +446,20 @@ impl Membership {
             in_roster: entry.is_some(),
             hearing: self.hearing(id, now),
             last_heard: run.map(|run| run.last_heard),
+            awaited_since: self.awaited_since.get(&id).copied(),
             free_bytes: report.map_or(0, |report| report.free_bytes),
             total_bytes: report.map_or(0, |report| report.total_bytes),
             weight: entry.map_or(1, |entry| entry.weight),
+            zone: entry.and_then(|entry| entry.zone.clone()),
+            lost: entry.is_some_and(|entry| entry.lost),
             founded: report.map_or(entry.is_some(), |report| report.founded),
             newcomers_seen: report.map_or(0, |report| report.newcomers_seen),
+            stamp: report.map(|report| Stamp {
+                generation: report.generation,
+                mono_millis: report.mono_millis,
+            }),
+            replicas: report.map(|report| report.replicas).filter(|replicas| *replicas > 0),
+            repair: report.map(|report| report.repair.clone()).unwrap_or_default(),
         })
     }
 }

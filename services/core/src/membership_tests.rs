@@ -20,6 +20,9 @@ fn report(id: u128, generation: u64) -> NodeReport {
         founded: true,
         newcomers_seen: 0,
         sent_unix_millis: 0,
+        mono_millis: 0,
+        replicas: 1,
+        repair: RepairReport::default(),
     }
 }
 
@@ -28,6 +31,7 @@ fn entry(id: u128, state: MemberState) -> Entry {
     Entry {
         id: report.node,
         epoch: 0,
+        lost: false,
         state,
         generation: report.generation,
         address: report.address,
@@ -37,7 +41,8 @@ fn entry(id: u128, state: MemberState) -> Entry {
 }
 
 fn roster(members: &[(u128, MemberState)]) -> Roster {
-    let mut roster = Roster::found(NodeId::from_bits(9), entry(members[0].0, members[0].1));
+    let mut roster =
+        Roster::found(NodeId::from_bits(9), Policy::default(), entry(members[0].0, members[0].1));
     for (id, state) in members {
         roster.apply_entry(&entry(*id, *state));
     }
@@ -96,7 +101,7 @@ fn a_goodbye_silences_at_once_and_only_a_new_run_undoes_it() {
 fn an_older_run_than_the_rosters_is_stale() {
     let mut newer = entry(1, MemberState::Active);
     newer.generation = Generation(7);
-    let known = Roster::found(NodeId::from_bits(9), newer);
+    let known = Roster::found(NodeId::from_bits(9), Policy::default(), newer);
     let mut membership = Membership::new(EXPIRY, known, at(0));
     assert_eq!(membership.apply_report(report(1, 6), at(1)), Applied::Stale);
     assert!(matches!(membership.apply_report(report(1, 7), at(1)), Applied::Taken { .. }));

@@ -9,6 +9,7 @@
 //! floating point library of a machine.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -16,27 +17,57 @@ use crate::name::ObjectName;
 use crate::node::NodeId;
 
 /// A member as placement sees it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Candidate {
     /// Who.
     pub id: NodeId,
     /// Share of the data relative to the others; a member of weight 0 gets none.
     pub weight: u32,
+    /// Its failure zone. Those without one are zones of their own.
+    pub zone: Option<String>,
 }
 
 /// The `count` candidates that should hold `name`, best first. Fewer when there
 /// are fewer candidates. The order of `candidates` does not matter.
+///
+/// No zone gets a second copy while another zone has none, so that a zone that
+/// fails takes as few copies as it can.
 #[must_use]
 pub fn choose_owners(name: &ObjectName, candidates: &[Candidate], count: usize) -> Vec<NodeId> {
+    let mut owners = rank(name, candidates);
+    owners.truncate(count);
+    owners
+}
+
+/// Every candidate, in the order in which they should hold `name`.
+#[must_use]
+pub fn rank(name: &ObjectName, candidates: &[Candidate]) -> Vec<NodeId> {
     let key_hash = name_hash(name);
-    let mut scored: Vec<(Reverse<u128>, NodeId)> = candidates
+    let mut scored: Vec<(Reverse<u128>, NodeId, Option<&str>)> = candidates
         .iter()
         .filter(|candidate| candidate.weight > 0)
-        .map(|candidate| (Reverse(score(key_hash, candidate)), candidate.id))
+        .map(|candidate| {
+            (Reverse(score(key_hash, candidate)), candidate.id, candidate.zone.as_deref())
+        })
         .collect();
     scored.sort_unstable();
-    scored.dedup();
-    scored.into_iter().take(count).map(|(_, id)| id).collect()
+    scored.dedup_by_key(|(_, id, _)| *id);
+    // The best of each zone first, then the second best of each, and so on.
+    let mut in_zone: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut turns: Vec<(usize, NodeId)> = scored
+        .into_iter()
+        .map(|(_, id, zone)| {
+            let before = zone.map_or(0, |zone| {
+                let before = in_zone.entry(zone).or_default();
+                *before += 1;
+                *before - 1
+            });
+            (before, id)
+        })
+        .collect();
+    // Stable: within one turn the order of the scores stays.
+    turns.sort_by_key(|(turn, _)| *turn);
+    turns.into_iter().map(|(_, id)| id).collect()
 }
 
 fn name_hash(name: &ObjectName) -> u64 {
@@ -88,6 +119,7 @@ mod tests {
             .map(|i| Candidate {
                 id: NodeId::from_bits(salt.wrapping_mul(31) + i * 7919 + 1),
                 weight: 10,
+                zone: None,
             })
             .collect()
     }
@@ -117,16 +149,16 @@ mod tests {
         #[test]
         fn a_new_member_takes_its_share_and_nothing_else_moves(n in 1u128..12, salt: u64) {
             let before = members(n, u128::from(salt));
-            let newcomer = Candidate { id: NodeId::from_bits(u128::MAX - u128::from(salt)), weight: 10 };
+            let newcomer = NodeId::from_bits(u128::MAX - u128::from(salt));
             let mut after = before.clone();
-            after.push(newcomer);
+            after.push(Candidate { id: newcomer, weight: 10, zone: None });
             let total = 4_000;
             let mut moved = 0u32;
             for i in 0..total {
                 let was = choose_owners(&name(i), &before, 1);
                 let is = choose_owners(&name(i), &after, 1);
                 if was != is {
-                    prop_assert_eq!(is, vec![newcomer.id]);
+                    prop_assert_eq!(is, vec![newcomer]);
                     moved += 1;
                 }
             }
@@ -175,5 +207,32 @@ mod tests {
         let light = candidates[0].id;
         assert!((0..500).all(|i| choose_owners(&name(i), &candidates, 2) != [light]));
         assert!((0..500).all(|i| choose_owners(&name(i), &candidates, 2).len() == 1));
+    }
+
+    #[test]
+    fn no_zone_gets_a_second_copy_before_each_has_one() {
+        let mut candidates = members(6, 3);
+        for (i, candidate) in candidates.iter_mut().enumerate() {
+            candidate.zone = Some(format!("z{}", i % 3));
+        }
+        let zone = |id: &NodeId| {
+            let found = candidates.iter().find(|candidate| candidate.id == *id);
+            found.and_then(|candidate| candidate.zone.clone())
+        };
+        for i in 0..200 {
+            let order = rank(&name(i), &candidates);
+            assert_eq!(order.len(), 6);
+            for copies in [&order[..3], &order[3..]] {
+                let zones: std::collections::BTreeSet<_> = copies.iter().map(zone).collect();
+                assert_eq!(zones.len(), 3);
+            }
+        }
+        // Without zones, every member is one of its own.
+        let plain = members(6, 3);
+        let mut named = plain.clone();
+        for (i, candidate) in named.iter_mut().enumerate() {
+            candidate.zone = Some(i.to_string());
+        }
+        assert!((0..50).all(|i| rank(&name(i), &plain) == rank(&name(i), &named)));
     }
 }

@@ -13,6 +13,7 @@ use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::node::{Address, Generation, NodeId, ParseError};
+use crate::policy::Policy;
 
 /// Where a member is in its life. Ordered: later states win a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -66,6 +67,11 @@ pub struct Entry {
     pub epoch: u32,
     /// Where in its life the member is.
     pub state: MemberState,
+    /// Set when it drains because it was not heard for too long: then it is
+    /// retired without its help, once nothing depends on it, and the drain
+    /// cannot be cancelled.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub lost: bool,
     /// The highest run of this member that anybody saw. What follows belongs to
     /// that run.
     pub generation: Generation,
@@ -80,10 +86,13 @@ pub struct Entry {
 
 impl Entry {
     fn merge(&mut self, other: &Self) {
-        let life = |entry: &Self| (entry.state == MemberState::Retired, entry.epoch, entry.state);
+        let life = |entry: &Self| {
+            (entry.state == MemberState::Retired, entry.epoch, entry.state, entry.lost)
+        };
         if life(other) > life(self) {
             self.state = other.state;
             self.epoch = other.epoch;
+            self.lost = other.lost;
         }
         let run = |entry: &Self| {
             (entry.generation, entry.address.clone(), entry.weight, entry.zone.clone())
@@ -152,6 +161,9 @@ pub struct ForeignCluster {
 pub struct Roster {
     /// `None` until the cluster was founded: such a roster is empty.
     pub cluster: Option<ClusterId>,
+    /// How many copies there are, and how many answer for an object.
+    #[serde(default)]
+    pub policy: Policy,
     #[serde(with = "entries")]
     entries: BTreeMap<NodeId, Entry>,
 }
@@ -159,8 +171,21 @@ pub struct Roster {
 impl Roster {
     /// The roster of a new cluster that consists of `founder`.
     #[must_use]
-    pub fn found(cluster: ClusterId, founder: Entry) -> Self {
-        Self { cluster: Some(cluster), entries: BTreeMap::from([(founder.id, founder)]) }
+    pub fn found(cluster: ClusterId, policy: Policy, founder: Entry) -> Self {
+        let entries = BTreeMap::from([(founder.id, founder)]);
+        Self { cluster: Some(cluster), policy, entries }
+    }
+
+    /// A roster that says nothing but `policy`, to be merged.
+    #[must_use]
+    pub fn of_policy(cluster: ClusterId, policy: Policy) -> Self {
+        Self { cluster: Some(cluster), policy, entries: BTreeMap::new() }
+    }
+
+    /// A roster that says nothing but `entry`, to be merged.
+    #[must_use]
+    pub fn of_entry(cluster: ClusterId, entry: Entry) -> Self {
+        Self::found(cluster, Policy::unsaid(), entry)
     }
 
     /// Whether a cluster exists as far as this roster knows.
@@ -216,6 +241,10 @@ impl Roster {
             return Err(ForeignCluster { ours, theirs });
         }
         let mut changed = self.cluster.replace(theirs).is_none();
+        if other.policy > self.policy {
+            self.policy = other.policy;
+            changed = true;
+        }
         for entry in other.entries() {
             changed |= self.apply_entry(entry);
         }
@@ -231,10 +260,15 @@ impl Roster {
             hash.update(bytes);
         };
         field(&self.cluster.map_or(0, NodeId::bits).to_le_bytes());
+        let Policy { epoch, replicas, write_quorum, read_quorum } = self.policy;
+        for number in [epoch, replicas, write_quorum, read_quorum] {
+            field(&number.to_le_bytes());
+        }
         for entry in self.entries() {
             field(&entry.id.bits().to_le_bytes());
             field(&entry.epoch.to_le_bytes());
             field(entry.state.as_str().as_bytes());
+            field(&[u8::from(entry.lost)]);
             field(&entry.generation.0.to_le_bytes());
             field(entry.address.as_str().as_bytes());
             field(&entry.weight.to_le_bytes());
@@ -273,27 +307,31 @@ mod tests {
     }
 
     fn entry_strategy() -> impl Strategy<Value = Entry> {
-        (0u128..4, 0u32..3, 0usize..4, 0u64..3, 1u16..4, 1u32..3, 0u8..2).prop_map(
-            |(id, epoch, state, generation, port, weight, zone)| Entry {
+        (0u128..4, 0u32..3, 0usize..4, 0u64..3, 1u16..4, 1u32..3, 0u8..4).prop_map(
+            |(id, epoch, state, generation, port, weight, bits)| Entry {
                 id: NodeId::from_bits(id),
                 epoch,
                 state: MemberState::ALL[state],
+                lost: bits > 1,
                 generation: Generation(generation),
                 address: format!("h:{port}").parse().expect("an address"),
                 weight,
-                zone: (zone > 0).then(|| format!("z{zone}")),
+                zone: (bits % 2 > 0).then(|| "z".to_owned()),
             },
         )
     }
 
     fn roster_strategy() -> impl Strategy<Value = Roster> {
-        prop::collection::vec(entry_strategy(), 0..6).prop_map(|entries| {
-            let mut roster = Roster { cluster: Some(cluster()), ..Roster::default() };
-            for entry in &entries {
-                roster.apply_entry(entry);
-            }
-            roster
-        })
+        (prop::collection::vec(entry_strategy(), 0..6), 0u32..3, 1u32..6).prop_map(
+            |(entries, epoch, replicas)| {
+                let policy = Policy::settled(epoch, replicas);
+                let mut roster = Roster { cluster: Some(cluster()), policy, ..Roster::default() };
+                for entry in &entries {
+                    roster.apply_entry(entry);
+                }
+                roster
+            },
+        )
     }
 
     fn merged(mut a: Roster, b: &Roster) -> Roster {

@@ -11,6 +11,7 @@ use holdfast_coordinator::cluster::{Cluster, MergeError, Snapshot};
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_core::admission::{Situation, Step, Waiting, choose_step};
 use holdfast_core::node::{Address, Generation, NodeId};
+use holdfast_core::policy::Policy;
 use holdfast_core::roster::{MemberState, Roster};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::shutdown::Shutdown;
@@ -18,9 +19,6 @@ use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
 use crate::report::Own;
-
-/// One copy of each object in this release.
-const WRITE_QUORUM: usize = 1;
 
 /// What the task needs.
 #[derive(Debug)]
@@ -41,6 +39,8 @@ pub struct Admission {
     pub heartbeat_interval: Duration,
     /// `INITIAL_MEMBERS`.
     pub initial_members: usize,
+    /// `REPLICAS`: the number of copies of a cluster that it founds.
+    pub replicas: u32,
     /// Found a cluster at once.
     pub alone: bool,
     /// To end the process when another one uses a copy of this volume.
@@ -144,7 +144,7 @@ impl Admission {
             founded_elsewhere: others().any(|m| !m.in_roster && m.founded),
             warmed_up,
             initial_members: self.initial_members,
-            write_quorum: WRITE_QUORUM,
+            write_quorum: view.policy.read_quorum().max(view.policy.write_quorum()),
             told,
         })
     }
@@ -162,7 +162,8 @@ impl Admission {
         match step {
             Step::Found => {
                 let id = NodeId::from_bits(self.runtime.random_u128());
-                let roster = Roster::found(id, self.own.entry(MemberState::Active));
+                let policy = Policy::settled(0, self.replicas);
+                let roster = Roster::found(id, policy, self.own.entry(MemberState::Active));
                 info!(cluster = %id, node = %self.own.node, "founding a new cluster");
                 self.log_failure(self.cluster.merge_roster(roster).await);
             }

@@ -164,7 +164,7 @@ mod tests {
             ("LISTEN_ADDRESS", ":8080"),
             ("HEARTBEAT_INTERVAL", "8s"),
             ("MAX_CONNECTIONS", "0"),
-            ("REPLICAS", "3"),
+            ("REPLICAS", "6"),
             ("LOG_FORMAT", "xml"),
             ("RABBITMQ_SERVER", "http://broker"),
             ("SEGMENT_BYTES", "4GiB"),

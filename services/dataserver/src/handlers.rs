@@ -13,7 +13,8 @@ use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_VERSION, WriteOutcome,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_VERSION, WriteAnswer,
+    WriteOutcome,
 };
 use holdfast_http::body::BodyStream;
 use holdfast_runtime::Runtime;
@@ -140,12 +141,15 @@ fn version(headers: &HeaderMap) -> Result<Version, InternalError> {
     text(headers, HEADER_VERSION)?.parse().map_err(bad)
 }
 
-fn outcome(outcome: PutOutcome) -> Result<Response, InternalError> {
-    json(&match outcome {
+fn outcome(internal: &Internal, outcome: PutOutcome) -> Result<Response, InternalError> {
+    let outcome = match outcome {
         PutOutcome::Stored => WriteOutcome::Stored,
         PutOutcome::AlreadyStored => WriteOutcome::AlreadyStored,
-        PutOutcome::Superseded { newest } => WriteOutcome::Superseded { newest },
-    })
+        PutOutcome::Superseded { newest } => {
+            WriteOutcome::Superseded { newest, promised_above: false }
+        }
+    };
+    json(&WriteAnswer { outcome, roster_digest: internal.cluster.snapshot().view.digest })
 }
 
 fn json<T: Serialize>(value: &T) -> Result<Response, InternalError> {

@@ -129,6 +129,9 @@ impl Answerer {
             unix_millis: self.runtime.unix_millis(),
             found,
             unknown,
+            floor: None,
+            promised: Vec::new(),
+            late: false,
         }
     }
 

@@ -1,12 +1,13 @@
 //! What this data server says of itself, in heartbeats and when it is probed.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::roster::{Entry, MemberState};
-use holdfast_core::wire::heartbeat::NodeReport;
+use holdfast_core::stamp::Stamp;
+use holdfast_core::wire::heartbeat::{NodeReport, RepairReport};
 use holdfast_runtime::Runtime;
 use holdfast_store::Store;
 use tracing::warn;
@@ -33,6 +34,7 @@ impl Own {
         Entry {
             id: self.node,
             epoch: 0,
+            lost: false,
             state,
             generation: self.generation,
             address: self.address.clone(),
@@ -50,7 +52,9 @@ pub struct Reporter {
     cluster: Cluster,
     store: Arc<dyn Store>,
     reserve_bytes: u64,
+    replicas: u32,
     leaving: AtomicBool,
+    repair: Mutex<RepairReport>,
 }
 
 impl Reporter {
@@ -62,8 +66,15 @@ impl Reporter {
         cluster: Cluster,
         store: Arc<dyn Store>,
         reserve_bytes: u64,
+        replicas: u32,
     ) -> Self {
-        Self { runtime, own, cluster, store, reserve_bytes, leaving: AtomicBool::new(false) }
+        let (leaving, repair) = (AtomicBool::new(false), Mutex::default());
+        Self { runtime, own, cluster, store, reserve_bytes, replicas, leaving, repair }
+    }
+
+    /// From now on every report says this of repair.
+    pub fn set_repair(&self, repair: RepairReport) {
+        *self.repair.lock().unwrap_or_else(PoisonError::into_inner) = repair;
     }
 
     /// Who this is.
@@ -100,6 +111,9 @@ impl Reporter {
             founded: snapshot.view.founded,
             newcomers_seen: self.newcomers_seen(),
             sent_unix_millis: self.runtime.unix_millis(),
+            mono_millis: Stamp::at(self.own.generation, self.runtime.now()).mono_millis,
+            replicas: self.replicas,
+            repair: self.repair.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 

@@ -89,6 +89,7 @@ pub async fn run(
         cluster.clone(),
         Arc::clone(&store),
         config.volume.reserve_bytes,
+        settings.replicas,
     ));
     let answerer = Answerer::new(
         runtime.clone(),
@@ -146,6 +147,7 @@ pub async fn run(
         has_peers: !settings.peers.is_empty(),
         heartbeat_interval: settings.heartbeat_interval,
         initial_members: config.initial_members,
+        replicas: settings.replicas,
         alone: config.alone,
         shutdown: shutdown.clone(),
         conflict: Arc::clone(&conflict),

@@ -180,7 +180,7 @@ fn everything_that_is_wrong_is_said_at_once_and_nothing_is_opened() {
                 ("HEARTBEAT_EXPIRY", "-1s"),
                 ("MAX_CONNECTIONS", "0"),
                 ("MAX_OBJECT_BYTES", "much"),
-                ("REPLICAS", "3"),
+                ("REPLICAS", "6"),
                 ("LOG_FORMAT", "xml"),
             ],
         );

@@ -9,7 +9,7 @@ use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_VERSION, Received, StagingId, WriteOutcome,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_VERSION, Received, StagingId, WriteAnswer,
     object_path,
 };
 use holdfast_http::client::ClientBody;
@@ -72,7 +72,7 @@ impl DataServers {
         write: &WriteRequest,
         payload: Bytes,
         limit: Duration,
-    ) -> Result<WriteOutcome, DataServerError> {
+    ) -> Result<WriteAnswer, DataServerError> {
         let path = format!("/internal/v1/{}", object_path(&write.name));
         let mut request = request(Method::PUT, &path, Some(node));
         write.fill(request.headers_mut());
@@ -115,7 +115,7 @@ impl DataServers {
         upload: &Upload,
         write: &WriteRequest,
         limit: Duration,
-    ) -> Result<WriteOutcome, DataServerError> {
+    ) -> Result<WriteAnswer, DataServerError> {
         let staging = upload.received.staging;
         let path = format!("/internal/v1/staging/{staging}/{}", object_path(&write.name));
         let mut request = request(Method::PUT, &path, Some(upload.node));

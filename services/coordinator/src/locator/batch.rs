@@ -1,10 +1,10 @@
 //! One batch of names that is out.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_core::locate::{ReadQuorum, Round};
+use holdfast_core::locate::Round;
 use holdfast_core::membership::View;
 use holdfast_core::node::NodeId;
 use holdfast_core::wire::PROTOCOL_VERSION;
@@ -36,7 +36,9 @@ impl Batch {
             id,
             names: lookups.iter().map(|lookup| lookup.name.clone()).collect(),
             trace: span.in_scope(trace::current_traceparent),
-            traces: std::collections::BTreeMap::new(),
+            traces: BTreeMap::new(),
+            stamps: BTreeMap::new(),
+            promises: BTreeMap::new(),
         };
         for (index, lookup) in (0u32..).zip(&lookups) {
             if let Some(trace) = &lookup.trace {
@@ -47,7 +49,7 @@ impl Batch {
         Self {
             request: Bytes::from(request.encode()),
             sent: now,
-            round: Round::new(ReadQuorum::SINGLE_COPY, lookups.len(), view),
+            round: Round::new(lookups.len(), BTreeSet::new(), view),
             lookups,
             including: BTreeSet::new(),
             asked_http: BTreeSet::new(),

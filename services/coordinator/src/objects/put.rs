@@ -9,7 +9,7 @@ use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::version::Version;
-use holdfast_core::wire::transfer::WriteOutcome;
+use holdfast_core::wire::transfer::{WriteAnswer, WriteOutcome};
 use tracing::warn;
 
 use super::Objects;
@@ -179,11 +179,11 @@ impl Objects {
     pub(super) fn settle(
         &self,
         member: &Member,
-        answer: Result<WriteOutcome, DataServerError>,
+        answer: Result<WriteAnswer, DataServerError>,
         tried: &mut Tried,
     ) -> Result<Option<WriteOutcome>, ObjectError> {
         match answer {
-            Ok(outcome) => Ok(Some(outcome)),
+            Ok(answer) => Ok(Some(answer.outcome)),
             Err(error) if error.changed_nothing() => {
                 tried.excluded.insert(member.id);
                 tried.refusal = Some(self.write_failed(member, &error));

@@ -59,6 +59,7 @@ mod tests {
     use holdfast_core::object::{Digest, Kind, Metadata, Stat};
     use holdfast_core::roster::MemberState;
     use holdfast_core::version::Version;
+    use holdfast_core::wire::heartbeat::RepairReport;
 
     fn id(bits: u128) -> NodeId {
         NodeId::from_bits(bits)
@@ -76,8 +77,14 @@ mod tests {
             free_bytes,
             total_bytes: 100,
             weight: 1,
+            zone: None,
+            lost: false,
+            awaited_since: None,
             founded: true,
             newcomers_seen: 0,
+            stamp: None,
+            replicas: None,
+            repair: RepairReport::default(),
         }
     }
 

@@ -35,6 +35,43 @@ pub struct NodeReport {
     pub newcomers_seen: u32,
     /// When it was sent, Unix milliseconds on the sender's clock.
     pub sent_unix_millis: u64,
+    /// When it was sent, on the sender's own monotonic clock: the stamp that
+    /// the next question gives back.
+    #[serde(default)]
+    pub mono_millis: u64,
+    /// How many copies its `REPLICAS` asks for.
+    #[serde(default)]
+    pub replicas: u32,
+    /// How far its repair is.
+    #[serde(default)]
+    pub repair: RepairReport,
+}
+
+/// What a data server says of its repair.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct RepairReport {
+    /// The last full pass that found everything that it had to find; `None`
+    /// before the first one of this run.
+    #[serde(default)]
+    pub passed: Option<Pass>,
+    /// Names that the pass under way has not looked at yet.
+    #[serde(default)]
+    pub backlog: u64,
+    /// Copies that it has, tombstones too. A member that drains is done at 0.
+    #[serde(default)]
+    pub copies_held: u64,
+}
+
+/// One full repair pass: every copy that this member has was looked up.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Pass {
+    /// The policy as it was when the pass began, by its epoch.
+    pub policy_epoch: u32,
+    /// Members that were draining when the pass began: nothing that this pass
+    /// found relies on them.
+    pub without: Vec<NodeId>,
+    /// The least number of lasting copies that any name had at its end.
+    pub least_copies: u32,
 }
 
 /// A heartbeat as it was understood.
@@ -97,6 +134,9 @@ const ROSTER: &str = "holdfast-roster";
 const FOUNDED: &str = "holdfast-founded";
 const NEWCOMERS: &str = "holdfast-newcomers-seen";
 const SENT: &str = "holdfast-sent-unix-millis";
+const MONO: &str = "holdfast-mono-millis";
+const REPLICAS: &str = "holdfast-replicas";
+const REPAIR: &str = "holdfast-repair";
 
 /// The body and the headers of a heartbeat.
 #[must_use]
@@ -115,6 +155,9 @@ pub fn encode(report: &NodeReport) -> (Vec<u8>, Headers) {
         (FOUNDED, int(report.founded.into())),
         (NEWCOMERS, int(report.newcomers_seen.into())),
         (SENT, int(report.sent_unix_millis)),
+        (MONO, int(report.mono_millis)),
+        (REPLICAS, int(report.replicas.into())),
+        (REPAIR, text(serde_json::to_string(&report.repair).unwrap_or_default())),
     ]
     .into_iter()
     .map(|(name, value)| (name.to_owned(), value))
@@ -142,6 +185,16 @@ pub fn decode(body: &[u8], headers: &Headers) -> Result<Heartbeat, HeartbeatErro
         return Err(HeartbeatError::Protocol { found });
     }
     let count = |name| u64::try_from(int(name)?).map_err(|_| HeartbeatError::Header { name });
+    // What a release may leave out; what is there must be right.
+    let optional = |name: &'static str| match headers.contains_key(name) {
+        true => count(name),
+        false => Ok(0),
+    };
+    let repair = match headers.contains_key(REPAIR) {
+        true => serde_json::from_str(text(REPAIR)?)
+            .map_err(|_| HeartbeatError::Header { name: REPAIR })?,
+        false => RepairReport::default(),
+    };
     let bad = |name| move |source| HeartbeatError::Value { name, source };
     Ok(Heartbeat::Member(Box::new(NodeReport {
         node: text(NODE)?.parse().map_err(bad(NODE))?,
@@ -155,6 +208,9 @@ pub fn decode(body: &[u8], headers: &Headers) -> Result<Heartbeat, HeartbeatErro
         founded: count(FOUNDED)? != 0,
         newcomers_seen: u32::try_from(count(NEWCOMERS)?).unwrap_or(u32::MAX),
         sent_unix_millis: count(SENT)?,
+        mono_millis: optional(MONO)?,
+        replicas: u32::try_from(optional(REPLICAS)?).unwrap_or(u32::MAX),
+        repair,
     })))
 }
 
@@ -175,8 +231,18 @@ mod tests {
             founded: true,
             newcomers_seen: 0,
             sent_unix_millis: 1_700_000_000_000,
+            mono_millis: 12,
+            replicas: 3,
+            repair: RepairReport {
+                passed: Some(Pass { policy_epoch: 1, without: Vec::new(), least_copies: 2 }),
+                backlog: 4,
+                copies_held: 9,
+            },
         }
     }
+
+    /// What was added after the first release.
+    const OPTIONAL: [&str; 3] = [MONO, REPLICAS, REPAIR];
 
     #[test]
     fn the_body_is_the_seeds_and_the_rest_comes_back() {
@@ -209,7 +275,8 @@ mod tests {
             }
             let mut headers = good.clone();
             headers.remove(name);
-            assert!(decode(&body, &headers).is_err(), "{name}");
+            let may_miss = OPTIONAL.contains(&name.as_str());
+            assert_eq!(decode(&body, &headers).is_ok(), may_miss, "{name}");
         }
     }
 }

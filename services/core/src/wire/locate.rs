@@ -10,6 +10,8 @@ use crate::name::ObjectName;
 use crate::node::{Address, Generation, NodeId};
 use crate::object::Stat;
 use crate::roster::RosterDigest;
+use crate::stamp::Stamp;
+use crate::version::Version;
 
 /// Most names in one batch. With keys of [`crate::name::MAX_KEY_BYTES`], fully
 /// escaped, a batch stays under [`MAX_BATCH_BYTES`].
@@ -41,6 +43,15 @@ pub struct BatchRequest {
     /// W3C traceparent of each sampled lookup, by its place in `names`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub traces: BTreeMap<u32, String>,
+    /// When each member last answered the asker: who finds its own stamp too
+    /// old, or none, says so instead of answering. So the answers of one batch
+    /// lie close together, whatever the network or a pause does to it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stamps: BTreeMap<NodeId, Stamp>,
+    /// Versions below which nothing must be taken any more, by place in `names`:
+    /// whoever can promise that does.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub promises: BTreeMap<u32, Version>,
 }
 
 /// What one data server holds of a batch. What is in neither list, it has not.
@@ -68,6 +79,16 @@ pub struct BatchAnswer {
     /// Names of which it cannot tell, by place: an I/O error is not a "no".
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<u32>,
+    /// The highest version that this member ever took or promised, for any name.
+    #[serde(default)]
+    pub floor: Option<Version>,
+    /// Names for which it gave the promise that was asked for, by place.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub promised: Vec<u32>,
+    /// The question came too late, or without a stamp of this run: this answer
+    /// proves nothing but brings a fresh stamp.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub late: bool,
 }
 
 /// Why a locate message was dropped.
@@ -133,7 +154,7 @@ impl BatchRequest {
     pub fn decode(body: &[u8]) -> Result<Self, LocateWireError> {
         let request: Self = parse(body, MAX_BATCH_BYTES)?;
         check_protocol(request.protocol)?;
-        let names = request.names.len().max(request.traces.len());
+        let names = request.names.len().max(request.traces.len()).max(request.promises.len());
         if names > MAX_BATCH_NAMES {
             return Err(LocateWireError::TooMany { names });
         }
@@ -201,6 +222,13 @@ mod tests {
             names: vec![ObjectName::seed(worst); MAX_BATCH_NAMES],
             trace: None,
             traces: (0..256).map(|i| (i, "0".repeat(55))).collect(),
+            stamps: (0..1_000)
+                .map(|i| {
+                    let generation = Generation(u64::MAX);
+                    (NodeId::from_bits(i), Stamp { generation, mono_millis: u64::MAX })
+                })
+                .collect(),
+            promises: (0..256).map(|i| (i, Version::from_parts(u64::MAX, 1))).collect(),
         };
         let body = request.encode();
         assert!(body.len() <= MAX_BATCH_BYTES, "{}", body.len());

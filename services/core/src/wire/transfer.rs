@@ -12,14 +12,19 @@
 //! | `POST /internal/v1/staging` | the bytes of a large payload |
 //! | `PUT /internal/v1/staging/<id>/objects/<bucket>/<key>` | give them a name and a version |
 //! | `DELETE /internal/v1/staging/<id>` | take them back |
+//! | `POST /internal/v1/copies` | fetch one version from another member and keep it |
+//! | `POST /internal/v1/pins` | keep these copies, since the asker lets go of its own |
 
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Bucket, Key, NameError, ObjectName};
-use crate::node::ParseError;
+use crate::node::{Generation, NodeId, ParseError};
 use crate::object::{Digest, Stat};
+use crate::roster::RosterDigest;
+use crate::stamp::Stamp;
+use crate::version::Version;
 
 /// The [`crate::version::Version`] that is written, read or forgotten.
 pub const HEADER_VERSION: &str = "holdfast-version";
@@ -35,6 +40,11 @@ pub const HEADER_NODE: &str = "holdfast-node";
 /// The [`Stat`] of what is read, as percent-encoded JSON.
 pub const HEADER_STAT: &str = "holdfast-stat";
 
+/// The [`Stamp`] of the receiver's answer that a write builds on.
+pub const HEADER_STAMP: &str = "holdfast-stamp";
+/// The promised [`Version`] under which a version is offered.
+pub const HEADER_BALLOT: &str = "holdfast-ballot";
+
 /// What became of a write, as the data server tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case")]
@@ -47,7 +57,64 @@ pub enum WriteOutcome {
     Superseded {
         /// What is there.
         newest: Stat,
+        /// Whether something above the offered version was promised.
+        #[serde(default)]
+        promised_above: bool,
     },
+}
+
+/// The answer to a write or a copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriteAnswer {
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: WriteOutcome,
+    /// Digest of the roster that the data server has persisted: a writer that
+    /// does not include it may count members that count no more.
+    pub roster_digest: RosterDigest,
+}
+
+/// "Fetch this version from one of these and keep it": `POST
+/// /internal/v1/copies`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CopyRequest {
+    /// The object.
+    pub name: ObjectName,
+    /// The version, a tombstone too.
+    pub stat: Stat,
+    /// Who has it, best first. Only members of the receiver's roster are asked.
+    pub from: Vec<NodeId>,
+    /// The receiver's stamp in the answer that this builds on.
+    pub stamp: Stamp,
+    /// The promise under which it is offered, if it is part of a conditional
+    /// write.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ballot: Option<Version>,
+}
+
+/// "I am letting go of these; do you keep them?": `POST /internal/v1/pins`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinRequest {
+    /// Who lets go.
+    pub node: NodeId,
+    /// Which run of it.
+    pub generation: Generation,
+    /// What, at most [`super::locate::MAX_BATCH_NAMES`].
+    pub copies: Vec<(ObjectName, Version)>,
+}
+
+/// The answer to a [`PinRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinAnswer {
+    /// Who answers.
+    pub node: NodeId,
+    /// Which run of it: pins do not outlive it.
+    pub generation: Generation,
+    /// Which copies, by their place in the request, it has in this version or a
+    /// newer one, can read, and keeps.
+    pub pinned: Vec<u32>,
+    /// Digest of the roster that it has persisted.
+    pub roster_digest: RosterDigest,
 }
 
 /// A payload that was received and waits for its name.
@@ -126,7 +193,10 @@ mod tests {
 
     #[test]
     fn an_outcome_is_told_by_its_name() {
-        let json = serde_json::to_string(&WriteOutcome::AlreadyStored).expect("plain");
-        assert_eq!(json, r#"{"outcome":"already-stored"}"#);
+        let answer =
+            WriteAnswer { outcome: WriteOutcome::AlreadyStored, roster_digest: RosterDigest(5) };
+        let json = serde_json::to_string(&answer).expect("plain");
+        assert_eq!(json, r#"{"outcome":"already-stored","roster_digest":"0000000000000005"}"#);
+        assert_eq!(serde_json::from_str::<WriteAnswer>(&json).expect("just written"), answer);
     }
 }

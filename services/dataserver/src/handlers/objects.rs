@@ -28,7 +28,7 @@ pub(super) async fn handle_write(
     internal.check_version(write.stamp.version)?;
     match write.kind {
         Kind::Tombstone if payload.is_empty() => {
-            outcome(internal.store.delete(name, write.stamp).await?)
+            outcome(internal, internal.store.delete(name, write.stamp).await?)
         }
         Kind::Tombstone => Err(InternalError::Body { what: "a tombstone has no payload".into() }),
         Kind::Object => {
@@ -38,7 +38,7 @@ pub(super) async fn handle_write(
             if staged.digest() != write.digest {
                 return Err(InternalError::DigestMismatch);
             }
-            outcome(internal.store.commit(name, write.stamp, staged).await?)
+            outcome(internal, internal.store.commit(name, write.stamp, staged).await?)
         }
     }
 }

@@ -42,7 +42,7 @@ pub(super) async fn handle_commit(
     if staged.digest() != write.digest {
         return Err(InternalError::DigestMismatch);
     }
-    outcome(internal.store.commit(name, write.stamp, staged).await?)
+    outcome(internal, internal.store.commit(name, write.stamp, staged).await?)
 }
 
 /// Drops a staged payload; fine if it is gone.

@@ -1,0 +1,130 @@
+//! What a member does about the copies that it has.
+//!
+//! Each member walks its own index and looks every name up like a reader. What
+//! it finds says what there is to do: [`plan`]. Where copies belong is decided
+//! from the roster alone, and from who was not heard for longer than the repair
+//! delay, so that all members come to the same answer.
+
+use crate::locate::Located;
+use crate::membership::{Hearing, Moment, View};
+use crate::name::ObjectName;
+use crate::node::NodeId;
+use crate::object::Stat;
+use crate::placement::{Candidate, choose_owners};
+use crate::policy::Policy;
+use crate::roster::MemberState;
+use crate::version::Version;
+
+/// What a member does about one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Plan {
+    /// Nothing: all is well, or another member sees to it.
+    Rest,
+    /// Nothing can be decided before more members are heard.
+    Wait,
+    /// Have these members take the newest version.
+    Copy {
+        /// That version.
+        stat: Stat,
+        /// Who has it, this member first.
+        from: Vec<NodeId>,
+        /// Who should.
+        to: Vec<NodeId>,
+    },
+    /// Forget the own version: a newer one is where it is certain to be found.
+    Forget {
+        /// The own version.
+        version: Version,
+    },
+    /// Let go of the own copy, once all of these have pinned theirs.
+    LetGo {
+        /// The own version.
+        version: Version,
+        /// The members that should have it, and do.
+        rely_on: Vec<NodeId>,
+    },
+}
+
+/// The members that may hold copies for good, as placement wants them: active
+/// in the roster, and heard within `repair_delay`.
+#[must_use]
+pub fn home_candidates(view: &View, repair_delay: Moment, now: Moment) -> Vec<Candidate> {
+    view.roster_members()
+        .filter(|member| member.state == MemberState::Active)
+        .filter(|member| {
+            member.hearing != Hearing::Silent
+                || member
+                    .last_heard
+                    .or(member.awaited_since)
+                    .is_some_and(|last| now.saturating_sub(last) < repair_delay)
+        })
+        .map(super::membership::Member::candidate)
+        .collect()
+}
+
+/// The members that should hold `name`, best first.
+#[must_use]
+pub fn homes(name: &ObjectName, candidates: &[Candidate], policy: &Policy) -> Vec<NodeId> {
+    choose_owners(name, candidates, policy.replicas())
+}
+
+/// What the member `own` does about a name that it has, when `located` says who
+/// else has what, and `homes` says who should.
+#[must_use]
+pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -> Plan {
+    let Some(held) = located.replicas.iter().find(|replica| replica.node == own) else {
+        // A copy that cannot be read is mended by whoever has a good one.
+        return if located.complete { Plan::Rest } else { Plan::Wait };
+    };
+    if !located.complete {
+        return Plan::Wait;
+    }
+    let Some(newest) = located.newest() else { return Plan::Rest };
+    let is_home = homes.contains(&own);
+    if held.stat.version < newest.stat.version {
+        // A home is about to get the newer one, which replaces this.
+        let superseded = located.settled && !is_home;
+        return if superseded { Plan::Forget { version: held.stat.version } } else { Plan::Rest };
+    }
+    let holders: Vec<NodeId> = located.newest_holders().map(|replica| replica.node).collect();
+    let missing: Vec<NodeId> = homes
+        .iter()
+        .copied()
+        .filter(|home| !holders.contains(home) && located.stamp(*home).is_some())
+        .collect();
+    let in_charge = homes.iter().find(|home| holders.contains(home)).or(holders.iter().min());
+    if !missing.is_empty() && in_charge == Some(&own) {
+        let others = holders.iter().copied().filter(|holder| *holder != own);
+        let from = std::iter::once(own).chain(others).collect();
+        return Plan::Copy { stat: held.stat.clone(), from, to: missing };
+    }
+    let all_home =
+        homes.len() >= policy.replicas() && homes.iter().all(|home| holders.contains(home));
+    if !is_home && all_home {
+        return Plan::LetGo { version: held.stat.version, rely_on: homes.to_vec() };
+    }
+    Plan::Rest
+}
+
+/// Whether `lost`, which drains, may be retired although it does not answer:
+/// everything acknowledged is where it will be found without it.
+///
+/// An acknowledged version is on at least `read_quorum` members. So if fewer
+/// than that have not made a full repair pass since the roster says that `lost`
+/// drains, one of its holders has, and has seen to it that enough others hold
+/// it. `passed` says of a member whether it made such a pass.
+#[must_use]
+pub fn may_retire(view: &View, lost: NodeId, passed: impl Fn(NodeId) -> bool) -> bool {
+    let policy = &view.policy;
+    let remaining = view.roster_members().filter(|member| member.id != lost).count();
+    let lacking =
+        view.roster_members().filter(|member| member.id == lost || !passed(member.id)).count();
+    policy.read_quorum() > 1
+        && remaining >= policy.read_quorum()
+        && lacking < policy.read_quorum()
+        && view.member(lost).is_some_and(|member| member.state == MemberState::Draining)
+}
+
+#[cfg(test)]
+#[path = "repair_tests.rs"]
+mod tests;

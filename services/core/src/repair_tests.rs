@@ -1,0 +1,97 @@
+use super::*;
+use crate::locate::Replica;
+use crate::node::Generation;
+use crate::object::{Digest, Kind, Metadata};
+use crate::stamp::Stamp;
+
+const POLICY: Policy = Policy { epoch: 0, replicas: 3, write_quorum: 2, read_quorum: 2 };
+
+fn id(bits: u128) -> NodeId {
+    NodeId::from_bits(bits)
+}
+
+fn stat(clock: u64) -> Stat {
+    Stat {
+        version: Version::from_parts(clock, 1),
+        kind: Kind::Object,
+        size_bytes: 1,
+        digest: Digest(clock),
+        metadata: Metadata::default(),
+    }
+}
+
+/// Members 1 to 5 answered; these of them hold these versions.
+fn located(held: &[(u128, u64)]) -> Located {
+    let replica = |(node, clock): &(u128, u64)| Replica {
+        node: id(*node),
+        address: format!("ds-{node}:80").parse().expect("an address"),
+        stat: stat(*clock),
+    };
+    let mut replicas: Vec<Replica> = held.iter().map(replica).collect();
+    replicas.sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
+    let newest = replicas.first().map(|replica| replica.stat.version);
+    let lasting = replicas.iter().filter(|replica| Some(replica.stat.version) == newest).count();
+    Located {
+        replicas,
+        answered: (1..=5).map(id).collect(),
+        complete: true,
+        lasting,
+        settled: lasting >= 2,
+        stamps: (1..=5)
+            .map(|node| (id(node), Stamp { generation: Generation(1), mono_millis: 1 }))
+            .collect(),
+        ..Located::default()
+    }
+}
+
+fn planned(own: u128, held: &[(u128, u64)], homes: &[u128]) -> Plan {
+    let homes: Vec<NodeId> = homes.iter().copied().map(id).collect();
+    plan(id(own), &located(held), &homes, &POLICY)
+}
+
+#[test]
+fn the_first_home_that_has_it_sees_to_the_others() {
+    let held = [(1, 7), (2, 7)];
+    let copy = Plan::Copy { stat: stat(7), from: vec![id(1), id(2)], to: vec![id(3)] };
+    assert_eq!(planned(1, &held, &[1, 2, 3]), copy);
+    assert_eq!(planned(2, &held, &[1, 2, 3]), Plan::Rest);
+    let copy = Plan::Copy { stat: stat(7), from: vec![id(2), id(1)], to: vec![id(3)] };
+    assert_eq!(planned(2, &held, &[3, 2, 1]), copy);
+}
+
+#[test]
+fn who_has_it_and_should_not_hands_over_when_no_home_has_it() {
+    let held = [(4, 7), (5, 7)];
+    let copy =
+        Plan::Copy { stat: stat(7), from: vec![id(4), id(5)], to: vec![id(1), id(2), id(3)] };
+    assert_eq!(planned(4, &held, &[1, 2, 3]), copy);
+    assert_eq!(planned(5, &held, &[1, 2, 3]), Plan::Rest);
+}
+
+#[test]
+fn a_copy_too_many_goes_when_every_home_has_one() {
+    let held = [(1, 7), (2, 7), (3, 7), (4, 7)];
+    let rely_on = vec![id(1), id(2), id(3)];
+    let version = Version::from_parts(7, 1);
+    assert_eq!(planned(4, &held, &[1, 2, 3]), Plan::LetGo { version, rely_on });
+    assert_eq!(planned(3, &held, &[1, 2, 3]), Plan::Rest);
+    assert_eq!(planned(4, &held, &[1, 2]), Plan::Rest, "fewer homes than copies");
+}
+
+#[test]
+fn an_older_copy_goes_only_when_the_newer_is_certain_to_be_found() {
+    let version = Version::from_parts(6, 1);
+    assert_eq!(planned(4, &[(1, 7), (2, 7), (4, 6)], &[1, 2, 3]), Plan::Forget { version });
+    assert_eq!(planned(4, &[(1, 7), (4, 6)], &[1, 2, 3]), Plan::Rest);
+    assert_eq!(planned(3, &[(1, 7), (2, 7), (3, 6)], &[1, 2, 3]), Plan::Rest, "a home");
+}
+
+#[test]
+fn nothing_is_decided_on_an_incomplete_answer() {
+    for held in [&[(1, 7), (2, 7), (3, 7), (4, 7)][..], &[(1, 7)], &[(1, 8), (4, 7)]] {
+        let incomplete = Located { complete: false, ..located(held) };
+        for own in 1..=5 {
+            assert_eq!(plan(id(own), &incomplete, &[id(1), id(2), id(3)], &POLICY), Plan::Wait);
+        }
+    }
+}

@@ -1,0 +1,323 @@
+//! What one member decides about one name: whether it takes a version, what it
+//! promises, and what it must not let go of.
+//!
+//! | type | remembers |
+//! |---|---|
+//! | [`Promises`] | below which version nothing is taken any more |
+//! | [`Pins`] | which copies others rely on |
+//!
+//! Both are kept in memory. A restart forgets them, and that is safe: a write
+//! that was located before the restart carries a stamp of another run and is
+//! refused; one that is located afterwards is told a floor at or above every
+//! promise of before; and a member that has just started lets nothing go until
+//! every pin of its earlier run would have ended.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::membership::Moment;
+use crate::name::ObjectName;
+use crate::node::{Generation, NodeId};
+use crate::object::Stat;
+use crate::version::Version;
+
+/// How a version that is offered compares with what is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offer {
+    /// It is newer: take it.
+    Newer,
+    /// It is there already.
+    Same,
+    /// Something newer is there.
+    Older,
+    /// This very version is there with another content: a fault, take nothing.
+    Conflict,
+}
+
+/// Put-if-newer. Metadata is not compared: a retry of a write may carry another
+/// wall clock, and the bytes are what two replicas must agree on.
+#[must_use]
+pub fn compare_offer(held: Option<&Stat>, offered: &Stat) -> Offer {
+    let Some(held) = held else { return Offer::Newer };
+    let content = |stat: &Stat| (stat.kind, stat.size_bytes, stat.digest);
+    match offered.version.cmp(&held.version) {
+        std::cmp::Ordering::Greater => Offer::Newer,
+        std::cmp::Ordering::Less => Offer::Older,
+        std::cmp::Ordering::Equal if content(held) == content(offered) => Offer::Same,
+        std::cmp::Ordering::Equal => Offer::Conflict,
+    }
+}
+
+/// A promise stands in the way of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("version {ballot} of this object was promised: nothing older is taken")]
+pub struct PromisedAbove {
+    /// What was promised.
+    pub ballot: Version,
+}
+
+/// Why a promise was not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPromise {
+    /// Something at or above that version is there, or was promised.
+    #[error("version {newest} is there or promised already")]
+    Outranked {
+        /// What it is.
+        newest: Version,
+    },
+    /// As many promises as are remembered have been given.
+    #[error("too many promises are remembered")]
+    Full,
+}
+
+/// Most names with a promise at a time: each is short-lived.
+pub const MAX_PROMISES: usize = 16_384;
+
+/// For how many windows a promise or a pin is kept.
+///
+/// Who gave a promise `b` must refuse older versions until nobody can still act
+/// on a locate that did not see `b`. The conditional write's own commits end one
+/// window after its locate, whose answers lie within one window; a write-back
+/// acts on a locate of the same spread and is good for one window more. A pin
+/// must outlast letting go, which takes less than three.
+const LIFETIME_WINDOWS: u32 = 4;
+
+/// Below which version nothing is taken any more, name by name.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Promises {
+    lifetime: Duration,
+    given: BTreeMap<ObjectName, (Version, Moment)>,
+}
+
+impl Promises {
+    /// No promises yet.
+    #[must_use]
+    pub fn new(window: Duration) -> Self {
+        Self { lifetime: window * LIFETIME_WINDOWS, given: BTreeMap::new() }
+    }
+
+    /// Promises to take nothing below `ballot` for `name`, where `held` is what
+    /// is there. The same ballot may be promised again.
+    ///
+    /// The caller must look up `held`, and call this, while no write for that
+    /// name can come in between; and must have raised its floor first.
+    ///
+    /// # Errors
+    /// [`NoPromise`]; nothing was promised then.
+    pub fn promise(
+        &mut self,
+        name: &ObjectName,
+        ballot: Version,
+        held: Option<Version>,
+        now: Moment,
+    ) -> Result<(), NoPromise> {
+        let given = self.get(name, now);
+        // Of a promise only a higher one outranks; of a version, the same too.
+        if let Some(newest) = given.filter(|given| *given > ballot) {
+            return Err(NoPromise::Outranked { newest });
+        }
+        if let Some(newest) = held.filter(|held| *held >= ballot) {
+            return Err(NoPromise::Outranked { newest });
+        }
+        if self.given.len() >= MAX_PROMISES && !self.given.contains_key(name) {
+            self.expire(now);
+            if self.given.len() >= MAX_PROMISES {
+                return Err(NoPromise::Full);
+            }
+        }
+        self.given.insert(name.clone(), (ballot, now));
+        Ok(())
+    }
+
+    /// Whether `version` may be taken. `ballot` is the promise under which it
+    /// is offered, if it is part of a conditional write: such a write makes the
+    /// version that it found stable first.
+    ///
+    /// # Errors
+    /// [`PromisedAbove`]; it must not be taken then, by whatever way it came.
+    pub fn check(
+        &self,
+        name: &ObjectName,
+        version: Version,
+        ballot: Option<Version>,
+        now: Moment,
+    ) -> Result<(), PromisedAbove> {
+        match self.get(name, now) {
+            Some(given) if version < given && ballot != Some(given) => {
+                Err(PromisedAbove { ballot: given })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether something above `version` was promised for `name`: then
+    /// "superseded" is no acknowledgement.
+    #[must_use]
+    pub fn is_above(&self, name: &ObjectName, version: Version, now: Moment) -> bool {
+        self.get(name, now).is_some_and(|given| given > version)
+    }
+
+    /// Promises that are remembered.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.given.len()
+    }
+
+    /// Forgets promises that nobody can need any more. Looks at all of them.
+    pub fn expire(&mut self, now: Moment) {
+        let lifetime = self.lifetime;
+        self.given.retain(|_, (_, since)| now.saturating_sub(*since) < lifetime);
+    }
+
+    fn get(&self, name: &ObjectName, now: Moment) -> Option<Version> {
+        let (ballot, since) = self.given.get(name)?;
+        (now.saturating_sub(*since) < self.lifetime).then_some(*ballot)
+    }
+}
+
+/// Why a copy was not pinned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoPin {
+    /// The version, or a newer one, is not here, or cannot be read.
+    #[error("this version is not here")]
+    NotHeld,
+    /// This member is letting go of it itself.
+    #[error("this data server is letting go of it itself")]
+    LettingGo,
+    /// As many pins as are remembered have been given.
+    #[error("too many pins are remembered")]
+    Full,
+}
+
+/// Why a copy must stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MustStay {
+    /// Another member relies on it.
+    #[error("another data server relies on this copy")]
+    Pinned,
+    /// This run is too young to know what others rely on.
+    #[error("this data server has just started and does not know who relies on its copies")]
+    JustStarted,
+    /// As many copies as are remembered are being let go of.
+    #[error("too many copies are being let go of")]
+    Busy,
+}
+
+/// Most names with a pin, and most that are being let go of.
+pub const MAX_PINS: usize = 65_536;
+
+/// Which copies others rely on, and which ones this member is letting go of.
+///
+/// A member that lets go of a copy asks R others to pin theirs, waits for the
+/// window, asks again, and drops. Whoever gave a pin keeps the copy; whoever is
+/// letting go gives none. So of two members neither can drop because of the
+/// other.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Pins {
+    window: Duration,
+    started: Moment,
+    pinned: BTreeMap<ObjectName, BTreeMap<(NodeId, Generation), Moment>>,
+    letting_go: BTreeMap<ObjectName, Moment>,
+}
+
+impl Pins {
+    /// No pins yet, in a run that began at `now`.
+    #[must_use]
+    pub fn new(window: Duration, now: Moment) -> Self {
+        Self { window, started: now, pinned: BTreeMap::new(), letting_go: BTreeMap::new() }
+    }
+
+    /// How long a pin lasts after it was last asked for. Longer than letting go
+    /// may take, see [`Self::may_drop`].
+    #[must_use]
+    pub fn lifetime(&self) -> Duration {
+        self.window * LIFETIME_WINDOWS
+    }
+
+    /// Pins what is here for `asker`, which lets go of `version`.
+    ///
+    /// # Errors
+    /// [`NoPin`]; the asker must not rely on this copy.
+    pub fn pin(
+        &mut self,
+        name: &ObjectName,
+        version: Version,
+        held: Option<Version>,
+        asker: (NodeId, Generation),
+        now: Moment,
+    ) -> Result<(), NoPin> {
+        if held.is_none_or(|held| held < version) {
+            return Err(NoPin::NotHeld);
+        }
+        if self.letting_go.contains_key(name) {
+            return Err(NoPin::LettingGo);
+        }
+        if self.pinned.len() >= MAX_PINS && !self.pinned.contains_key(name) {
+            self.expire(now);
+            if self.pinned.len() >= MAX_PINS {
+                return Err(NoPin::Full);
+            }
+        }
+        self.pinned.entry(name.clone()).or_default().insert(asker, now);
+        Ok(())
+    }
+
+    /// Begins to let go of a copy: from now on no pins are given for it.
+    ///
+    /// # Errors
+    /// [`MustStay`].
+    pub fn begin(&mut self, name: &ObjectName, now: Moment) -> Result<(), MustStay> {
+        if now.saturating_sub(self.started) < self.lifetime() {
+            return Err(MustStay::JustStarted);
+        }
+        if self.is_pinned(name, now) {
+            return Err(MustStay::Pinned);
+        }
+        if self.letting_go.len() >= MAX_PINS {
+            return Err(MustStay::Busy);
+        }
+        self.letting_go.insert(name.clone(), now);
+        Ok(())
+    }
+
+    /// Whether a copy that this member began to let go of at [`Self::begin`] may
+    /// be dropped at `now`. `confirmed_at` is when the second round of pins was
+    /// asked for; all of them must have been given.
+    #[must_use]
+    pub fn may_drop(&self, name: &ObjectName, confirmed_at: Moment, now: Moment) -> bool {
+        let Some(since) = self.letting_go.get(name) else { return false };
+        let waited = confirmed_at.saturating_sub(*since) >= self.window;
+        let fresh = now.saturating_sub(confirmed_at) < self.window;
+        waited && fresh
+    }
+
+    /// Ends letting go, whether the copy was dropped or kept.
+    pub fn end(&mut self, name: &ObjectName) {
+        self.letting_go.remove(name);
+    }
+
+    /// Names that are pinned now.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.pinned.len()
+    }
+
+    fn is_pinned(&self, name: &ObjectName, now: Moment) -> bool {
+        let lifetime = self.lifetime();
+        let lasts = |since: &Moment| now.saturating_sub(*since) < lifetime;
+        self.pinned.get(name).is_some_and(|askers| askers.values().any(lasts))
+    }
+
+    /// Forgets pins that were not asked for again. Looks at all of them.
+    pub fn expire(&mut self, now: Moment) {
+        let lifetime = self.lifetime();
+        self.pinned.retain(|_, askers| {
+            askers.retain(|_, since| now.saturating_sub(*since) < lifetime);
+            !askers.is_empty()
+        });
+    }
+}
+
+#[cfg(test)]
+#[path = "replica_tests.rs"]
+mod tests;

@@ -1,0 +1,131 @@
+use super::*;
+use crate::name::Key;
+use crate::object::{Digest, Kind, Metadata};
+
+const WINDOW: Duration = Duration::from_secs(30);
+
+fn seconds(count: u64) -> Moment {
+    Duration::from_secs(count)
+}
+
+fn name(key: &str) -> ObjectName {
+    ObjectName::seed(Key::new(key).expect("short"))
+}
+
+fn version(clock: u64) -> Version {
+    Version::from_parts(clock, 1)
+}
+
+fn stat(clock: u64, digest: u64) -> Stat {
+    Stat {
+        version: version(clock),
+        kind: Kind::Object,
+        size_bytes: 1,
+        digest: Digest(digest),
+        metadata: Metadata::default(),
+    }
+}
+
+fn asker(bits: u128) -> (NodeId, Generation) {
+    (NodeId::from_bits(bits), Generation(1))
+}
+
+#[test]
+fn the_newer_version_wins_and_the_same_is_the_same() {
+    let held = stat(5, 1);
+    assert_eq!(compare_offer(None, &held), Offer::Newer);
+    assert_eq!(compare_offer(Some(&held), &stat(6, 1)), Offer::Newer);
+    assert_eq!(compare_offer(Some(&held), &stat(4, 1)), Offer::Older);
+    assert_eq!(compare_offer(Some(&held), &stat(5, 2)), Offer::Conflict);
+    let mut retried = held.clone();
+    retried.metadata.modified_unix_millis = 7;
+    assert_eq!(compare_offer(Some(&held), &retried), Offer::Same);
+}
+
+#[test]
+fn nothing_below_a_promise_is_taken_but_what_it_makes_stable() {
+    let mut promises = Promises::new(WINDOW);
+    promises.promise(&name("a"), version(5), Some(version(3)), seconds(0)).expect("newer");
+    let check = |version_clock, ballot: Option<u64>| {
+        promises.check(&name("a"), version(version_clock), ballot.map(version), seconds(1))
+    };
+    assert_eq!(check(4, None), Err(PromisedAbove { ballot: version(5) }));
+    assert_eq!(check(3, Some(4)), Err(PromisedAbove { ballot: version(5) }));
+    assert_eq!(check(3, Some(5)), Ok(()));
+    assert_eq!(check(5, Some(5)), Ok(()));
+    assert_eq!(check(6, None), Ok(()));
+    assert_eq!(promises.check(&name("b"), version(1), None, seconds(1)), Ok(()));
+    assert!(promises.is_above(&name("a"), version(4), seconds(1)));
+    assert!(!promises.is_above(&name("a"), version(5), seconds(1)));
+}
+
+#[test]
+fn a_promise_is_not_given_below_what_is_there_or_promised() {
+    let mut promises = Promises::new(WINDOW);
+    let mut ask = |clock, held: Option<u64>| {
+        promises.promise(&name("a"), version(clock), held.map(version), seconds(0))
+    };
+    assert_eq!(ask(3, Some(3)), Err(NoPromise::Outranked { newest: version(3) }));
+    assert_eq!(ask(4, Some(3)), Ok(()));
+    assert_eq!(ask(4, Some(3)), Ok(()), "the same again");
+    assert_eq!(ask(3, None), Err(NoPromise::Outranked { newest: version(4) }));
+    assert_eq!(ask(6, Some(3)), Ok(()));
+}
+
+#[test]
+fn promises_are_bounded_and_end() {
+    let mut promises = Promises::new(WINDOW);
+    for i in 0..MAX_PROMISES {
+        promises.promise(&name(&i.to_string()), version(5), None, seconds(0)).expect("room");
+    }
+    let more = |promises: &mut Promises, now| {
+        promises.promise(&name("more"), version(5), None, seconds(now))
+    };
+    assert_eq!(more(&mut promises, 119), Err(NoPromise::Full));
+    assert_eq!(promises.check(&name("0"), version(1), None, seconds(119)).is_err(), true);
+    assert_eq!(promises.check(&name("0"), version(1), None, seconds(120)), Ok(()));
+    assert_eq!(more(&mut promises, 120), Ok(()));
+    assert_eq!(promises.count(), 1);
+}
+
+#[test]
+fn of_two_that_let_go_neither_relies_on_the_other() {
+    let young = seconds(0);
+    let old = seconds(1_000);
+    let mut pins = Pins::new(WINDOW, young);
+    assert_eq!(pins.begin(&name("a"), seconds(119)), Err(MustStay::JustStarted));
+    assert_eq!(pins.begin(&name("a"), old), Ok(()));
+    let held = Some(version(5));
+    assert_eq!(pins.pin(&name("a"), version(5), held, asker(2), old), Err(NoPin::LettingGo));
+    pins.end(&name("a"));
+    assert_eq!(pins.pin(&name("a"), version(5), held, asker(2), old), Ok(()));
+    assert_eq!(pins.begin(&name("a"), old), Err(MustStay::Pinned));
+    assert_eq!(pins.begin(&name("a"), old + pins.lifetime()), Ok(()));
+}
+
+#[test]
+fn only_what_is_here_is_pinned() {
+    let mut pins = Pins::new(WINDOW, seconds(0));
+    let mut pin = |held: Option<u64>| {
+        pins.pin(&name("a"), version(5), held.map(version), asker(2), seconds(1))
+    };
+    assert_eq!(pin(None), Err(NoPin::NotHeld));
+    assert_eq!(pin(Some(4)), Err(NoPin::NotHeld));
+    assert_eq!(pin(Some(5)), Ok(()));
+    assert_eq!(pin(Some(6)), Ok(()));
+}
+
+#[test]
+fn a_copy_is_dropped_between_one_and_three_windows() {
+    let mut pins = Pins::new(WINDOW, seconds(0));
+    let begun = seconds(200);
+    assert!(!pins.may_drop(&name("a"), begun, begun));
+    pins.begin(&name("a"), begun).expect("old enough");
+    let after = |confirmed: u64, now: u64| {
+        pins.may_drop(&name("a"), seconds(200 + confirmed), seconds(200 + now))
+    };
+    assert!(!after(29, 29));
+    assert!(after(30, 30));
+    assert!(after(30, 59));
+    assert!(!after(30, 60));
+}
