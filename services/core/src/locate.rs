@@ -248,6 +248,11 @@ impl Round {
         }
     }
 
+    /// Nothing that was answered proves anything any more.
+    pub fn revoke_all(&mut self) {
+        self.asked.values_mut().for_each(|asked| *asked = Asked::Unheard);
+    }
+
     /// Members that said they shut down are waited for no longer.
     pub fn give_up_leaving(&mut self, view: &View) {
         for member in view.members.iter().filter(|m| m.hearing == Hearing::Leaving) {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use holdfast_core::locate::Round;
 use holdfast_core::membership::View;
 use holdfast_core::node::NodeId;
+use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
 use holdfast_telemetry::trace;
@@ -17,7 +18,7 @@ use crate::metrics::LocateMetrics;
 
 /// A batch, its lookups and what has been answered.
 pub(super) struct Batch {
-    pub(super) request: Bytes,
+    request: BatchRequest,
     pub(super) sent: Duration,
     lookups: Vec<Lookup>,
     round: Round,
@@ -25,11 +26,20 @@ pub(super) struct Batch {
     including: BTreeSet<NodeId>,
     /// Members that were asked over HTTP.
     asked_http: BTreeSet<NodeId>,
+    /// Members that were asked once more because they found the question late.
+    asked_again: BTreeSet<NodeId>,
     span: Span,
 }
 
 impl Batch {
-    pub(super) fn new(id: u64, lookups: Vec<Lookup>, view: &View, now: Duration) -> Self {
+    /// `stamps` says when each member answered last.
+    pub(super) fn new(
+        id: u64,
+        lookups: Vec<Lookup>,
+        stamps: BTreeMap<NodeId, Stamp>,
+        view: &View,
+        now: Duration,
+    ) -> Self {
         let span = tracing::info_span!("locate_batch", names = lookups.len());
         let mut request = BatchRequest {
             protocol: PROTOCOL_VERSION,
@@ -37,8 +47,11 @@ impl Batch {
             names: lookups.iter().map(|lookup| lookup.name.clone()).collect(),
             trace: span.in_scope(trace::current_traceparent),
             traces: BTreeMap::new(),
-            stamps: BTreeMap::new(),
-            promises: BTreeMap::new(),
+            stamps,
+            promises: (0u32..)
+                .zip(&lookups)
+                .filter_map(|(index, lookup)| Some((index, lookup.ballot?)))
+                .collect(),
         };
         for (index, lookup) in (0u32..).zip(&lookups) {
             if let Some(trace) = &lookup.trace {
@@ -47,14 +60,31 @@ impl Batch {
             }
         }
         Self {
-            request: Bytes::from(request.encode()),
             sent: now,
-            round: Round::new(lookups.len(), BTreeSet::new(), view),
+            round: Round::new(lookups.len(), request.promises.keys().copied().collect(), view),
+            request,
             lookups,
             including: BTreeSet::new(),
             asked_http: BTreeSet::new(),
+            asked_again: BTreeSet::new(),
             span,
         }
+    }
+
+    /// The question as it goes to everybody.
+    pub(super) fn encode(&self) -> Bytes {
+        Bytes::from(self.request.encode())
+    }
+
+    /// The question to a member that found it late, with the stamp that it has
+    /// just given; `None` if it was asked again before.
+    pub(super) fn ask_again(&mut self, node: NodeId, stamp: Stamp) -> Option<Bytes> {
+        if !self.asked_again.insert(node) {
+            return None;
+        }
+        self.asked_http.insert(node);
+        let stamps = BTreeMap::from([(node, stamp)]);
+        Some(Bytes::from(BatchRequest { stamps, ..self.request.clone() }.encode()))
     }
 
     /// Takes an answer, or holds it back until the roster that its sender knows
@@ -100,7 +130,14 @@ impl Batch {
     }
 
     /// Answers every lookup with what is known now.
-    pub(super) fn finish(mut self, metrics: &LocateMetrics, now: Duration) {
+    ///
+    /// After the window nothing is known: this process was stopped meanwhile,
+    /// and what the first members answered may have been handed over to others
+    /// before the last were asked.
+    pub(super) fn finish(mut self, metrics: &LocateMetrics, window: Duration, now: Duration) {
+        if now.saturating_sub(self.sent) >= window {
+            self.round.revoke_all();
+        }
         // At the deadline: a roster that is still missing may name a member
         // that holds the object.
         for node in std::mem::take(&mut self.including) {
