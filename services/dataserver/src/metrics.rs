@@ -16,6 +16,7 @@ pub struct DataServerMetrics {
     pub(crate) heartbeat_failures: IntCounter,
     pub(crate) locates_answered: IntCounterVec,
     pub(crate) locates_dropped: IntCounterVec,
+    pub(crate) locates_late: IntCounter,
     pub(crate) staged: IntGauge,
     pub(crate) stale_stamps: IntCounter,
     pub(crate) promise_refusals: IntCounter,
@@ -62,6 +63,10 @@ impl DataServerMetrics {
                 )?,
                 ["body", "protocol", "size"],
             ),
+            locates_late: metrics.counter(
+                "holdfast_locates_late_total",
+                "Locate requests that came too late to be answered, or without a stamp of this run.",
+            )?,
             staged: metrics.int_gauge(
                 "holdfast_staged_payloads",
                 "Payloads that were received and wait for their commit.",

@@ -108,6 +108,7 @@ pub async fn run(
         runtime.clone(),
         own.clone(),
         Arc::clone(&store),
+        gate.clone(),
         cluster.clone(),
         Arc::clone(&bus),
         counts.clone(),
