@@ -5,8 +5,10 @@
 //! | [`server`] | puts the parts together and runs them |
 //! | [`identity`], [`admission`] | who this is, and becoming a member |
 //! | [`report`], [`heartbeat`] | telling the others |
+//! | [`gate`] | all that may happen to a name; with [`floor`] |
 //! | [`locate`] | answering "do you hold this?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
+//! | [`copies`] | taking them from other members |
 //! | [`commands`] | what operators do with a volume |
 //!
 //! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
@@ -15,12 +17,16 @@
 pub mod admission;
 pub mod commands;
 pub mod config;
+pub mod copies;
 pub mod error;
+pub mod floor;
+pub mod gate;
 pub mod handlers;
 pub mod heartbeat;
 pub mod identity;
 pub mod locate;
 pub mod metrics;
+mod name_locks;
 pub mod report;
 pub mod routes;
 pub mod server;
