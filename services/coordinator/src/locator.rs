@@ -82,6 +82,8 @@ struct Lookup {
     name: ObjectName,
     /// A promise that is asked for beside the lookup.
     ballot: Option<Version>,
+    /// Whether everybody is waited for who may still answer.
+    from_all: bool,
     trace: Option<String>,
     started: Duration,
     reply: oneshot::Sender<Located>,
@@ -146,7 +148,17 @@ impl Locator {
     /// [`LocateError`].
     #[tracing::instrument(name = "locate", skip_all)]
     pub async fn locate(&self, name: &ObjectName) -> Result<Located, LocateError> {
-        self.ask(name, None).await
+        self.ask(name, None, false).await
+    }
+
+    /// The same, but waits for every member that may still answer, also when the
+    /// outcome is certain: for who wants to know every copy. Cancel safe.
+    ///
+    /// # Errors
+    /// [`LocateError`].
+    #[tracing::instrument(name = "locate_all", skip_all)]
+    pub async fn locate_all(&self, name: &ObjectName) -> Result<Located, LocateError> {
+        self.ask(name, None, true).await
     }
 
     /// The same, and asks every member to take nothing below `ballot` for this
@@ -161,18 +173,20 @@ impl Locator {
         name: &ObjectName,
         ballot: Version,
     ) -> Result<Located, LocateError> {
-        self.ask(name, Some(ballot)).await
+        self.ask(name, Some(ballot), false).await
     }
 
     async fn ask(
         &self,
         name: &ObjectName,
         ballot: Option<Version>,
+        from_all: bool,
     ) -> Result<Located, LocateError> {
         let (reply, answer) = oneshot::channel();
         let lookup = Lookup {
             name: name.clone(),
             ballot,
+            from_all,
             trace: trace::current_traceparent(),
             started: self.runtime.now(),
             reply,

@@ -143,6 +143,14 @@ impl Objects {
         Ok(self.locator.locate(name).await?)
     }
 
+    /// Where every copy of a name is; waits for all members that may answer.
+    ///
+    /// # Errors
+    /// [`ObjectError::Overloaded`], [`ObjectError::ShuttingDown`].
+    pub async fn locate_all(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+        Ok(self.locator.locate_all(name).await?)
+    }
+
     pub(crate) fn on_refused(&self, error: &ObjectError) {
         self.metrics.refused.with_label_values(&[error.code()]).inc();
     }

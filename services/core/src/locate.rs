@@ -5,6 +5,7 @@
 //! often before all have answered or any deadline has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::membership::{Hearing, View};
 use crate::node::{Address, Generation, NodeId};
@@ -49,6 +50,9 @@ pub struct Located {
     /// When each of those that answered did: to be given back with whatever is
     /// done because of this answer.
     pub stamps: BTreeMap<NodeId, Stamp>,
+    /// When members answered before this locate. A stamp that is older than need
+    /// be is refused a little earlier, that is all.
+    pub earlier: Arc<BTreeMap<NodeId, Stamp>>,
     /// What the roster says that reads count on.
     pub quorum: ReadQuorum,
 }
@@ -77,10 +81,16 @@ impl Located {
         self.replicas.iter().filter(move |replica| Some(replica.stat.version) == newest)
     }
 
-    /// When this member answered.
+    /// When this member answered, if it did.
     #[must_use]
     pub fn stamp(&self, node: NodeId) -> Option<Stamp> {
         self.stamps.get(&node).copied()
+    }
+
+    /// When this member answered, or the last time before that.
+    #[must_use]
+    pub fn stamp_or_earlier(&self, node: NodeId) -> Option<Stamp> {
+        self.stamp(node).or_else(|| self.earlier.get(&node).copied())
     }
 
     /// What this proves. A member that did not say may hold something newer, so

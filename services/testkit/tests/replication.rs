@@ -100,32 +100,47 @@ async fn of_many_creators_exactly_one_succeeds() {
 }
 
 #[tokio::test]
-async fn compare_and_set_counts_every_increment_once() {
+async fn compare_and_set_adds_every_token_once() {
     let mut guard = CLUSTER.lock(three_copies()).await;
     let cluster = guard.as_mut().expect("started");
-    assert_eq!(put(cluster.api(0), "/objects/counter", b"0").await, 200);
-    let counters = (0..8).map(|index| {
+    assert_eq!(put(cluster.api(0), "/objects/counter", b"").await, 200);
+    let writers = (0..8).map(|index| {
         let api = cluster.api(index % 2).to_owned();
         tokio::spawn(async move {
-            let mut done = 0;
-            while done < 5 {
-                let seen = client::get(&api, "/objects/counter").await.expect("an answer");
-                let etag = seen.header("etag").expect("a version").to_owned();
-                let next = seen.text().parse::<u64>().expect("a number") + 1;
-                let next = next.to_string();
-                match put_if(&api, "/objects/counter", ("If-Match", &etag), &next).await {
-                    200 => done += 1,
-                    412 => {}
-                    status => panic!("{status}"),
+            let mut unknown = 0;
+            for round in 0..5 {
+                let token = format!("{index}.{round},");
+                loop {
+                    let seen = client::get(&api, "/objects/counter").await.expect("an answer");
+                    assert_eq!(seen.status, 200, "{}", seen.text());
+                    if seen.text().contains(&token) {
+                        // It was said to be unknown, and it happened.
+                        break;
+                    }
+                    let etag = seen.header("etag").expect("a version").to_owned();
+                    let next = seen.text() + &token;
+                    match put_if(&api, "/objects/counter", ("If-Match", &etag), &next).await {
+                        200 => break,
+                        412 => {}
+                        503 => unknown += 1,
+                        status => panic!("{status}"),
+                    }
                 }
             }
+            unknown
         })
     });
-    for counter in counters.collect::<Vec<_>>() {
-        counter.await.expect("no panic");
+    let mut unknown = 0;
+    for writer in writers.collect::<Vec<_>>() {
+        unknown += writer.await.expect("no panic");
     }
+    assert!(unknown < 20, "{unknown} of some hundred outcomes are unknown");
     let got = client::get(cluster.api(1), "/objects/counter").await.expect("an answer");
-    assert_eq!(got.text(), "40");
+    let mut tokens: Vec<String> = got.text().split_terminator(',').map(str::to_owned).collect();
+    tokens.sort_unstable();
+    let expected: Vec<String> =
+        (0..8).flat_map(|index| (0..5).map(move |round| format!("{index}.{round}"))).collect();
+    assert_eq!(tokens, expected);
     let (path, etag) = ("/objects/counter", got.header("etag").expect("a version").to_owned());
     for (etag, status) in [("\"x\"", 412), (&etag, 204)] {
         let headers = [("If-Match", etag)];

@@ -1,6 +1,7 @@
 //! One batch of names that is out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,6 +25,8 @@ pub(super) struct Batch {
     round: Round,
     /// Members whose roster is being fetched: nothing is concluded meanwhile.
     including: BTreeSet<NodeId>,
+    /// Whether everybody is waited for.
+    from_all: bool,
     /// Members that were asked over HTTP.
     asked_http: BTreeSet<NodeId>,
     /// Members that were asked once more because they found the question late.
@@ -61,6 +64,7 @@ impl Batch {
         }
         Self {
             sent: now,
+            from_all: lookups.iter().any(|lookup| lookup.from_all),
             round: Round::new(lookups.len(), request.promises.keys().copied().collect(), view),
             request,
             lookups,
@@ -126,7 +130,11 @@ impl Batch {
     }
 
     pub(super) fn is_decided(&self) -> bool {
-        self.including.is_empty() && self.round.is_decided()
+        let decided = match self.from_all {
+            true => self.round.waiting().is_empty(),
+            false => self.round.is_decided(),
+        };
+        self.including.is_empty() && decided
     }
 
     /// Answers every lookup with what is known now.
@@ -144,8 +152,10 @@ impl Batch {
             self.round.revoke(node);
         }
         let outcomes = self.round.outcomes();
+        let earlier = Arc::new(self.request.stamps);
         self.span.in_scope(|| tracing::trace!("locate batch is over"));
-        for (lookup, located) in self.lookups.into_iter().zip(outcomes) {
+        for (lookup, mut located) in self.lookups.into_iter().zip(outcomes) {
+            located.earlier = Arc::clone(&earlier);
             metrics.on_outcome(&located, now.saturating_sub(lookup.started).as_secs_f64());
             // Whoever asked may have gone.
             let _ = lookup.reply.send(located);

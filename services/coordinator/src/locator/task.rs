@@ -152,7 +152,10 @@ impl LocatorTask {
     }
 
     fn send_batch(&mut self, now: Duration) {
-        let names = self.queue.len().min(MAX_BATCH_NAMES);
+        // Who waits for everybody must not make the others wait.
+        let from_all = self.queue.front().is_some_and(|lookup| lookup.from_all);
+        let alike = self.queue.iter().take_while(|lookup| lookup.from_all == from_all);
+        let names = alike.count().min(MAX_BATCH_NAMES);
         let lookups: Vec<Lookup> = self
             .queue
             .drain(..names)

@@ -109,7 +109,19 @@ impl Objects {
             Ok(()) => Ok(Attempt::Over(Written::Stored(ballot))),
             Err(Failure::Nothing(ObjectError::NoSpace)) => Err(ObjectError::NoSpace),
             Err(Failure::Nothing(_)) => Ok(Attempt::Again),
-            Err(Failure::Unknown) => Err(ObjectError::OutcomeUnknown),
+            Err(Failure::Unknown) => self.find_out(write, ballot).await,
+        }
+    }
+
+    /// Some took it and some had promised more to another write meanwhile. That
+    /// one brings what it finds to W members before it goes on, so what is found
+    /// settled now may be this very version.
+    async fn find_out(&self, write: &Write, version: Version) -> Result<Attempt, ObjectError> {
+        let located = self.locate_settled(&write.name).await;
+        let settled = located.ok().filter(|located| located.complete && located.settled);
+        match settled.and_then(|located| Some(located.newest()?.stat.version)) {
+            Some(newest) if newest == version => Ok(Attempt::Over(Written::Stored(version))),
+            _ => Err(ObjectError::OutcomeUnknown),
         }
     }
 

@@ -22,6 +22,9 @@ use crate::error::ObjectError;
 /// How often a read that breaks in the middle is gone on with.
 const ATTEMPTS: u32 = 5;
 
+/// How long a read tries to settle what it found.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+
 /// Bytes on their way to the client. An error means that the object could not
 /// be read to its end; the connection must then be reset.
 pub type ReadStream = BoxStream<'static, io::Result<Bytes>>;
@@ -60,11 +63,7 @@ impl Objects {
     /// [`ObjectError::NotFound`] when there certainly is none,
     /// [`ObjectError::Incomplete`] when that cannot be told.
     pub async fn find(&self, name: &ObjectName) -> Result<Fetched, ObjectError> {
-        let located = self.locate(name).await?;
-        let needs_settling = !located.quorum.is_single_copy() && !located.settled;
-        if located.complete && located.newest().is_some() && needs_settling {
-            self.write_back(name, &located, None).await?;
-        }
+        let located = self.locate_settled(name).await?;
         match located.verdict() {
             Verdict::Found(replica) => {
                 self.forget_superseded(name, &located);
@@ -90,6 +89,26 @@ impl Objects {
                 }
                 Err(ObjectError::Incomplete { silent: silent.to_vec() })
             }
+        }
+    }
+
+    /// Locates a name, and has what is found brought to as many members as reads
+    /// count on. While a conditional write of the same name is under way, that
+    /// may take a few tries.
+    pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+        let deadline = self.runtime.now() + SETTLE_PATIENCE;
+        loop {
+            let located = self.locate(name).await?;
+            let certain = located.quorum.is_single_copy() || located.settled;
+            if certain || !located.complete || located.newest().is_none() {
+                return Ok(located);
+            }
+            match self.write_back(name, &located, None).await {
+                Ok(()) => return Ok(located),
+                Err(error) if self.runtime.now() >= deadline => return Err(error),
+                Err(error) => debug!(%name, %error, "what was found could not be settled yet"),
+            }
+            self.pause().await;
         }
     }
 

@@ -69,12 +69,16 @@ impl Objects {
         incoming: Incoming,
         condition: Option<Condition>,
     ) -> Result<PutDone, ObjectError> {
-        // Only to choose where the bytes go; the version is chosen after them.
-        let before = self.locate(&name).await?;
+        // Only to choose where the bytes go; the version is chosen after them. Who
+        // does not answer would keep all of the upload waiting.
+        let before = self.locate_all(&name).await?;
         let view = self.cluster.snapshot();
         let room = incoming.size_bytes.unwrap_or(0);
         let recipients = match choose_targets(&view.view, &before, &name, room)? {
-            Targets::Members(recipients) => recipients,
+            Targets::Members(mut recipients) => {
+                recipients.retain(|to| before.stamp(to.member.id).is_some());
+                recipients
+            }
             Targets::Guests if condition.is_some() => return Err(ObjectError::NoDataServers),
             Targets::Guests => return self.put_guest(&name, incoming).await,
         };

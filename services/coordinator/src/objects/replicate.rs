@@ -174,6 +174,11 @@ impl Run {
         let node = recipient.member.id;
         let reply = match answer {
             Ok(answer) => reply_of(&self.objects, &recipient, answer).await,
+            // Somebody else was first, or this took too long: it is tried anew.
+            Err(error) if error.is_outpaced() => {
+                debug!(%node, name = %self.replication.name, %error, "a write came too late");
+                Reply::Refused
+            }
             Err(error) if error.changed_nothing() => {
                 warn!(%node, name = %self.replication.name, version = %self.replication.version, %error, "a data server refused a write");
                 self.refusal = Some(match error.is_no_space() {

@@ -18,7 +18,8 @@ pub(super) enum Targets {
 }
 
 /// Chooses where `size_bytes` for `name` go: the members that take data, have
-/// room and answered the locate of this very write, in the order of placement.
+/// room and have answered lately, in the order of placement. A locate does not
+/// wait for all of its answers, so that of this very write may lack some.
 ///
 /// With one copy the member that holds the newest version comes first, so that
 /// no older copy stays behind elsewhere.
@@ -31,7 +32,7 @@ pub(super) fn choose_targets(
     let candidates: Vec<_> = view
         .candidates(size_bytes)
         .into_iter()
-        .filter(|candidate| located.stamp(candidate.id).is_some())
+        .filter(|candidate| located.stamp_or_earlier(candidate.id).is_some())
         .collect();
     let mut order = rank(name, &candidates);
     if view.policy.replicas() == 1
@@ -43,7 +44,8 @@ pub(super) fn choose_targets(
     let recipients: Vec<Recipient> = order
         .into_iter()
         .filter_map(|node| {
-            Some(Recipient { member: view.member(node)?.clone(), stamp: located.stamp(node)? })
+            let stamp = located.stamp_or_earlier(node)?;
+            Some(Recipient { member: view.member(node)?.clone(), stamp })
         })
         .collect();
     if !recipients.is_empty() {

@@ -90,7 +90,7 @@ fn with_copies_placement_alone_says_where_they_go() {
 }
 
 #[test]
-fn who_did_not_answer_this_locate_gets_nothing() {
+fn who_has_never_answered_gets_nothing() {
     let both = view(vec![member(1, Hearing::Heard, 50), member(2, Hearing::Heard, 50)]);
     assert_eq!(chosen(&both, &answered(&[2]), 10), [id(2)]);
 }

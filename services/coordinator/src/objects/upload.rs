@@ -45,11 +45,11 @@ struct Staged {
 }
 
 impl Uploads {
-    /// The members that have it, take data and answered this locate.
+    /// The members that have it and take data.
     pub(super) fn recipients(&self, view: &View, located: &Located) -> Vec<Recipient> {
         let recipient = |node: &NodeId| {
             let member = view.member(*node)?;
-            let stamp = located.stamp(*node)?;
+            let stamp = located.stamp_or_earlier(*node)?;
             let usable = member.counts() && member.hearing != Hearing::Leaving;
             usable.then(|| Recipient { member: member.clone(), stamp })
         };
