@@ -117,6 +117,9 @@ impl Objects {
         let ((), uploaded) = join(pump.run(Box::pin(stream)), uploads).await;
         let metered = body::take_outcome(&outcome);
         let mut uploads = Uploads { objects: self.clone(), staged: BTreeMap::new() };
+        if let Some(refused) = metered.refused {
+            return Err(refused);
+        }
         let mut refusal = None;
         for (node, upload) in uploaded {
             match upload {
@@ -131,9 +134,6 @@ impl Objects {
                         Some(if full { ObjectError::NoSpace } else { ObjectError::WriteFailed });
                 }
             }
-        }
-        if let Some(refused) = metered.refused {
-            return Err(refused);
         }
         let Some((size_bytes, digest)) = metered.complete else {
             return Err(refusal.unwrap_or(ObjectError::WriteFailed));
