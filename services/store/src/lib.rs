@@ -130,6 +130,29 @@ pub struct ListPage {
     pub unreadable_count: u64,
 }
 
+/// One name of a volume, as a walk meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walked {
+    /// The name.
+    pub name: ObjectName,
+    /// Its newest version here, a tombstone too.
+    pub stat: Stat,
+    /// Whether its payload is known to be damaged: a copy of the same version
+    /// that is written anew mends it.
+    pub is_damaged: bool,
+}
+
+/// Part of a volume, in byte order of bucket and key, tombstones included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WalkPage {
+    /// The names.
+    pub entries: Vec<Walked>,
+    /// Whether more follow.
+    pub more: bool,
+    /// As in [`ListPage`]: when it is not 0, a name may be missing here.
+    pub unreadable_count: u64,
+}
+
 /// How full a volume is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Usage {
@@ -233,6 +256,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Io`].
     async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError>;
+
+    /// The names after `after` in all buckets, in order and in bounded memory:
+    /// at most `limit` of them, and at most [`MAX_PAGE_ENTRIES`]. What is
+    /// written meanwhile may or may not be met; what is there all along is.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError>;
 
     /// How full the volume is.
     ///

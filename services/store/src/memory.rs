@@ -1,7 +1,7 @@
 //! A volume in memory, for tests of what stands on a [`Store`].
 
 use std::any::Any;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,6 +19,7 @@ use crate::decide::{checked_range, object, readable, settled, tombstone};
 use crate::index::Index;
 use crate::{
     ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    WalkPage,
 };
 
 /// Chunk of a read: small, so that tests see payloads in several chunks.
@@ -40,6 +41,8 @@ pub struct MemoryStore {
 struct State {
     index: Index,
     payloads: BTreeMap<ObjectName, Bytes>,
+    /// Names whose payload fails its checksum.
+    damaged: BTreeSet<ObjectName>,
     poison: Option<String>,
 }
 
@@ -59,6 +62,12 @@ impl MemoryStore {
     /// Makes the volume refuse every later write, as a failed sync does.
     pub fn poison(&self, reason: &str) {
         self.state().poison.get_or_insert_with(|| reason.to_owned());
+    }
+
+    /// Makes every later read of this name fail, as a flipped bit does, until
+    /// its payload is written anew.
+    pub fn damage(&self, name: &ObjectName) {
+        self.state().damaged.insert(name.clone());
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -89,9 +98,12 @@ impl MemoryStore {
     ) -> Result<PutOutcome, StoreError> {
         let mut state = self.state();
         writable(&state)?;
-        if let Some(outcome) = settled(&name, state.index.get(&name), &stat)? {
+        if let Some(outcome) = settled(&name, state.index.get(&name), &stat)?
+            && !(outcome == PutOutcome::AlreadyStored && state.damaged.contains(&name))
+        {
             return Ok(outcome);
         }
+        state.damaged.remove(&name);
         state.payloads.insert(name.clone(), payload);
         state.index.insert(name, stat);
         Ok(PutOutcome::Stored)
@@ -203,6 +215,7 @@ impl Store for MemoryStore {
         if held {
             state.index.remove(name);
             state.payloads.remove(name);
+            state.damaged.remove(name);
         }
         Ok(held)
     }
@@ -221,6 +234,14 @@ impl Store for MemoryStore {
         let state = self.state();
         let stat = readable(name, state.index.get(name), version)?;
         let range = checked_range(range, stat.size_bytes)?;
+        if state.damaged.contains(name) {
+            return Err(StoreError::Corrupt {
+                path: "memory".into(),
+                what: "the payload",
+                expected: "what was written".into(),
+                actual: "something else".into(),
+            });
+        }
         let payload = state.payloads.get(name).cloned().unwrap_or_default();
         let bytes = usize::try_from(range.start)
             .ok()
@@ -231,6 +252,11 @@ impl Store for MemoryStore {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError> {
         Ok(self.state().index.page(request))
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        let state = self.state();
+        Ok(state.index.walk(after, limit, |name| state.damaged.contains(name)))
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

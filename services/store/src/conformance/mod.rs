@@ -45,4 +45,5 @@ where
     lists::check_pages(&make().await).await;
     lists::check_buckets_are_apart(&make().await).await;
     lists::check_tombstones_are_listed(&make().await).await;
+    lists::check_a_walk_meets_everything(&make().await).await;
 }

@@ -11,7 +11,7 @@ use super::name_hash::NameHash;
 use crate::decide::settled;
 use crate::index::{Counts, Index};
 use crate::metrics::{Corruption, StoreMetrics};
-use crate::{ListPage, ListRequest, PutOutcome, StoreError};
+use crate::{ListPage, ListRequest, PutOutcome, StoreError, WalkPage};
 
 /// Names that are looked up under one hold of the lock.
 const NAMES_PER_HOLD: usize = 256;
@@ -148,6 +148,15 @@ impl Catalog {
     pub(super) fn page(&self, request: &ListRequest) -> ListPage {
         let state = self.read();
         ListPage { unreadable_count: state.unreadable.len() as u64, ..state.index.page(request) }
+    }
+
+    pub(super) fn walk(&self, after: Option<&ObjectName>, limit: usize) -> WalkPage {
+        let state = self.read();
+        let is_suspect = |name: &ObjectName| {
+            !state.suspects.is_empty() && state.suspects.contains(&NameHash::of(name))
+        };
+        let page = state.index.walk(after, limit, is_suspect);
+        WalkPage { unreadable_count: state.unreadable.len() as u64, ..page }
     }
 
     pub(super) fn counts(&self) -> Counts {

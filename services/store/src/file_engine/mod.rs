@@ -50,6 +50,7 @@ use crate::metrics::{Operation, StoreMetrics};
 use crate::volume::prepare;
 use crate::{
     ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    WalkPage,
 };
 
 /// Room that payloads leave free unless told otherwise: enough for some ten
@@ -236,6 +237,10 @@ impl Store for FileStore {
         let page = self.shared.catalog.page(request);
         self.measured(Operation::List, started);
         Ok(page)
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        Ok(self.shared.catalog.walk(after, limit))
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

@@ -56,6 +56,7 @@ mod staging;
 mod stats;
 mod sync;
 mod volume;
+mod walk;
 mod writer;
 
 use std::fmt;
@@ -96,6 +97,7 @@ use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
 use crate::{
     ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    WalkPage,
 };
 
 /// A volume whose writes go through a log.
@@ -439,6 +441,11 @@ impl Store for LogStore {
         let page = self.shared().disk.run(move |_| list::page(&shared, &request)).await;
         self.measured(Operation::List, started);
         page
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        let (shared, after) = (Arc::clone(self.shared()), after.cloned());
+        self.shared().disk.run(move |_| walk::page(&shared, after.as_ref(), limit)).await
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {
