@@ -1,6 +1,7 @@
 //! The client of a data server: its internal HTTP paths (documented in
 //! [`holdfast_core::wire::transfer`]), and the seed's paths of a guest.
 
+mod copies;
 mod read;
 mod write;
 
@@ -30,6 +31,10 @@ const MAX_SMALL_BYTES: u64 = 1 << 20;
 
 /// The code with which a data server refuses data that it may not take (yet).
 pub const NOT_ADMITTED: &str = "not-admitted";
+
+/// The code with which a data server refuses a copy while it receives as many
+/// as it may.
+pub const BUSY: &str = "busy";
 
 /// What went wrong with one data server.
 #[derive(Debug, Error)]
@@ -77,6 +82,7 @@ impl DataServerError {
                 status.is_client_error()
                     || *status == StatusCode::INSUFFICIENT_STORAGE
                     || code == NOT_ADMITTED
+                    || code == BUSY
             }
             Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source => false,
         }

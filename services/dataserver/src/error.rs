@@ -3,12 +3,17 @@
 use holdfast_coordinator::cluster::MergeError;
 use holdfast_coordinator::data_servers::NOT_ADMITTED;
 use holdfast_core::name::NameError;
+use holdfast_core::replica::PromisedAbove;
+use holdfast_core::stamp::StampError;
 use holdfast_core::version::TooFarAhead;
 use holdfast_http::body::BodyError;
 use holdfast_http::problem::Problem;
 use holdfast_store::StoreError;
 use http::StatusCode;
 use thiserror::Error;
+
+use crate::gate::GateError;
+use crate::identity::IdentityError;
 
 /// Why an internal request was refused.
 #[derive(Debug, Error)]
@@ -52,6 +57,15 @@ pub enum InternalError {
     /// The version lies too far ahead.
     #[error(transparent)]
     Ahead(#[from] TooFarAhead),
+    /// The answer that the request builds on counts no more.
+    #[error(transparent)]
+    StaleStamp(#[from] StampError),
+    /// A promise stands in the way of the version.
+    #[error(transparent)]
+    Promised(#[from] PromisedAbove),
+    /// The floor could not be raised.
+    #[error("the floor could not be raised: {0}")]
+    Floor(#[source] IdentityError),
     /// The roster was not merged.
     #[error(transparent)]
     Merge(#[from] MergeError),
@@ -86,6 +100,9 @@ impl InternalError {
             Self::NoStaging => (StatusCode::GONE, "no-staging"),
             Self::TooManyStaged => (StatusCode::TOO_MANY_REQUESTS, "too-many-staged"),
             Self::Ahead(_) => (StatusCode::CONFLICT, "version-ahead"),
+            Self::StaleStamp(_) => (StatusCode::CONFLICT, "stale-stamp"),
+            Self::Promised(_) => (StatusCode::CONFLICT, "promised"),
+            Self::Floor(_) => (StatusCode::INTERNAL_SERVER_ERROR, "floor"),
             Self::Merge(MergeError::Foreign(_)) => (StatusCode::CONFLICT, "foreign-cluster"),
             Self::Merge(MergeError::Persist { .. }) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "roster-not-persisted")
@@ -102,6 +119,18 @@ impl InternalError {
     pub fn to_problem(&self) -> Problem {
         let (status, code) = self.status_and_code();
         Problem::new(status, code, self.to_string())
+    }
+}
+
+impl From<GateError> for InternalError {
+    fn from(error: GateError) -> Self {
+        match error {
+            GateError::Stale(error) => error.into(),
+            GateError::Promised(error) => error.into(),
+            GateError::Ahead(error) => error.into(),
+            GateError::Floor(error) => Self::Floor(error),
+            GateError::Store(error) => error.into(),
+        }
     }
 }
 

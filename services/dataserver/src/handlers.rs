@@ -6,6 +6,7 @@ mod objects;
 mod roster;
 mod staging;
 
+use std::str::FromStr;
 use std::sync::Arc;
 
 use holdfast_coordinator::cluster::Cluster;
@@ -13,12 +14,12 @@ use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_VERSION, WriteAnswer,
-    WriteOutcome,
+    HEADER_BALLOT, HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_STAMP,
+    HEADER_VERSION, WriteAnswer, WriteOutcome,
 };
 use holdfast_http::body::BodyStream;
 use holdfast_runtime::Runtime;
-use holdfast_store::{PutOutcome, Stamp, Store};
+use holdfast_store::{Stamp, Store};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Serialize;
 use tracing::warn;
@@ -26,17 +27,24 @@ use warp::reply::{Reply, Response};
 
 use crate::admission::takes_data;
 use crate::error::InternalError;
+use crate::gate::{Basis, Gate};
 use crate::locate::Answerer;
 use crate::report::Reporter;
 use crate::staging::StagingTable;
+
+/// Whether a write must say on which answer of this data server it builds.
+/// Until every coordinator sends that, one that does not is taken.
+const REQUIRE_STAMP: bool = false;
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Internal {
     /// The seam.
     pub runtime: Runtime,
-    /// The volume.
+    /// The volume, to read from and to stage in.
     pub store: Arc<dyn Store>,
+    /// The way to change anything.
+    pub gate: Gate,
     /// What is known of the cluster.
     pub cluster: Cluster,
     /// What this data server says of itself.
@@ -103,15 +111,12 @@ impl Internal {
     fn check_takes_data(&self) -> Result<(), InternalError> {
         if takes_data(self.reporter.state()) { Ok(()) } else { Err(InternalError::NotAdmitted) }
     }
-
-    fn check_version(&self, version: Version) -> Result<(), InternalError> {
-        Ok(version.check_not_ahead(self.runtime.unix_millis())?)
-    }
 }
 
 /// The headers of a write.
 struct Write {
-    stamp: Stamp,
+    content: Stamp,
+    basis: Basis,
     kind: Kind,
     digest: Digest,
 }
@@ -127,8 +132,17 @@ impl Write {
         let metadata: Option<Metadata> = headers.get(HEADER_METADATA).and_then(decode_header_json);
         let metadata = metadata.ok_or(InternalError::Header { header: HEADER_METADATA })?;
         let digest = text(headers, HEADER_DIGEST)?.parse().map_err(bad_digest)?;
-        Ok(Self { stamp: Stamp { version: version(headers)?, metadata }, kind, digest })
+        let content = Stamp { version: version(headers)?, metadata };
+        Ok(Self { content, basis: basis(headers)?, kind, digest })
     }
+}
+
+fn basis(headers: &HeaderMap) -> Result<Basis, InternalError> {
+    let stamp = optional(headers, HEADER_STAMP)?;
+    if REQUIRE_STAMP && stamp.is_none() {
+        return Err(InternalError::Header { header: HEADER_STAMP });
+    }
+    Ok(Basis { stamp, ballot: optional(headers, HEADER_BALLOT)? })
 }
 
 fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, InternalError> {
@@ -136,19 +150,23 @@ fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, Int
     value.ok_or(InternalError::Header { header })
 }
 
+/// What may be missing; what is there must be right.
+fn optional<T: FromStr>(
+    headers: &HeaderMap,
+    header: &'static str,
+) -> Result<Option<T>, InternalError> {
+    if !headers.contains_key(header) {
+        return Ok(None);
+    }
+    text(headers, header)?.parse().map(Some).map_err(|_| InternalError::Header { header })
+}
+
 fn version(headers: &HeaderMap) -> Result<Version, InternalError> {
     let bad = |_| InternalError::Header { header: HEADER_VERSION };
     text(headers, HEADER_VERSION)?.parse().map_err(bad)
 }
 
-fn outcome(internal: &Internal, outcome: PutOutcome) -> Result<Response, InternalError> {
-    let outcome = match outcome {
-        PutOutcome::Stored => WriteOutcome::Stored,
-        PutOutcome::AlreadyStored => WriteOutcome::AlreadyStored,
-        PutOutcome::Superseded { newest } => {
-            WriteOutcome::Superseded { newest, promised_above: false }
-        }
-    };
+fn outcome(internal: &Internal, outcome: WriteOutcome) -> Result<Response, InternalError> {
     json(&WriteAnswer { outcome, roster_digest: internal.cluster.snapshot().view.digest })
 }
 

@@ -5,8 +5,9 @@
 //! |---|---|
 //! | `node.json` | the node id and the number of its starts |
 //! | `roster.json` | every member that this one has heard of |
+//! | `floor.json` | see [`crate::floor`] |
 //!
-//! Both are replaced whole: written beside, synced, renamed, the directory
+//! All are replaced whole: written beside, synced, renamed, the directory
 //! synced.
 
 use std::io;
@@ -20,6 +21,8 @@ use holdfast_runtime::{FileSystem, OpenMode, Runtime};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+
+use crate::floor::{FLOOR_FILE, FloorFile};
 
 const NODE_FILE: &str = "node.json";
 const ROSTER_FILE: &str = "roster.json";
@@ -101,7 +104,8 @@ pub fn check(runtime: &Runtime, root: &Path) -> Vec<IdentityError> {
     let files = runtime.files();
     let node = read_json::<NodeFile>(files.as_ref(), &root.join(NODE_FILE)).err();
     let roster = read_json::<Roster>(files.as_ref(), &root.join(ROSTER_FILE)).err();
-    [node, roster].into_iter().flatten().collect()
+    let floor = read_json::<FloorFile>(files.as_ref(), &root.join(FLOOR_FILE)).err();
+    [node, roster, floor].into_iter().flatten().collect()
 }
 
 /// Keeps the roster in the volume.
@@ -132,7 +136,8 @@ impl RosterKeeper for VolumeRoster {
     }
 }
 
-fn read_json<T: DeserializeOwned>(
+/// Reads one of these files; `None` when it is not there. Blocks.
+pub(crate) fn read_json<T: DeserializeOwned>(
     files: &dyn FileSystem,
     path: &Path,
 ) -> Result<Option<T>, IdentityError> {
@@ -150,7 +155,9 @@ fn read_json<T: DeserializeOwned>(
     parsed.map(Some).map_err(|source| IdentityError::Damaged { path: path.to_owned(), source })
 }
 
-fn write_json<T: Serialize>(
+/// Replaces one of these files; durable when it returned. Blocks, and must not
+/// run twice at once for one file.
+pub(crate) fn write_json<T: Serialize>(
     files: &dyn FileSystem,
     root: &Path,
     name: &str,

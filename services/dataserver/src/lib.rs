@@ -5,6 +5,7 @@
 //! | [`server`] | puts the parts together and runs them |
 //! | [`identity`], [`admission`] | who this is, and becoming a member |
 //! | [`report`], [`heartbeat`] | telling the others |
+//! | [`gate`] | all that may happen to a name; with [`floor`] |
 //! | [`locate`] | answering "do you hold this?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
 //! | [`commands`] | what operators do with a volume |
@@ -16,11 +17,14 @@ pub mod admission;
 pub mod commands;
 pub mod config;
 pub mod error;
+pub mod floor;
+pub mod gate;
 pub mod handlers;
 pub mod heartbeat;
 pub mod identity;
 pub mod locate;
 pub mod metrics;
+mod name_locks;
 pub mod report;
 pub mod routes;
 pub mod server;

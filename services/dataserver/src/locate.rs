@@ -1,21 +1,24 @@
 //! Answering "which of these do you hold?", over the bus and over HTTP.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use holdfast_bus::{Bus, Message};
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_core::name::{ObjectName, seed_locate_candidates};
-use holdfast_core::object::Kind;
+use holdfast_core::object::{Kind, Stat};
+use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest, decode_single, encode_single};
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::Store;
+use holdfast_store::{Store, StoreError};
 use holdfast_telemetry::trace;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument, debug, info_span, warn};
 
+use crate::gate::Gate;
 use crate::metrics::DataServerMetrics;
 use crate::report::Own;
 
@@ -23,29 +26,57 @@ use crate::report::Own;
 /// bounded too.
 const CONCURRENT: usize = 64;
 
+/// Promises of one batch that are worked on at once: each may wait for a write.
+const CONCURRENT_PROMISES: usize = 16;
+
+/// What was found of one batch.
+#[derive(Debug, Default)]
+struct Lookups {
+    found: BTreeMap<u32, Stat>,
+    unknown: Vec<u32>,
+    promised: Vec<u32>,
+}
+
+impl Lookups {
+    fn apply(&mut self, index: u32, answer: Result<Option<Stat>, StoreError>) {
+        match answer {
+            Ok(Some(stat)) => {
+                self.found.insert(index, stat);
+            }
+            Ok(None) => {}
+            Err(error) => {
+                warn!(%error, "whether an object is here cannot be told");
+                self.unknown.push(index);
+            }
+        }
+    }
+}
+
 /// Answers locates. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Answerer {
     runtime: Runtime,
     own: Own,
     store: Arc<dyn Store>,
+    gate: Gate,
     cluster: Cluster,
     bus: Arc<dyn Bus>,
     metrics: DataServerMetrics,
 }
 
 impl Answerer {
-    /// Answers from this store.
+    /// Answers from this store, and promises by this gate.
     #[must_use]
     pub fn new(
         runtime: Runtime,
         own: Own,
         store: Arc<dyn Store>,
+        gate: Gate,
         cluster: Cluster,
         bus: Arc<dyn Bus>,
         metrics: DataServerMetrics,
     ) -> Self {
-        Self { runtime, own, store, cluster, bus, metrics }
+        Self { runtime, own, store, gate, cluster, bus, metrics }
     }
 
     /// Answers what comes over the bus until the tasks are aborted.
@@ -92,29 +123,34 @@ impl Answerer {
         self.reply(reply_to, answer.encode(), message.correlation_id).await;
     }
 
-    /// Looks every name up. The roster digest is read after the lookups: a
-    /// member that joined meanwhile, and may hold what is missing here, is then
-    /// part of it.
+    /// Looks every name up, and gives the promises that are asked for.
+    ///
+    /// The order of the steps is what others rely on. The time of the answer is
+    /// taken before the lookups, so that a stamp is never younger than what it
+    /// stands for. Whether the question came in time is judged after them. The
+    /// floor is read when the promises are given. The roster digest is read
+    /// last: a member that joined meanwhile, and may hold what is missing here,
+    /// is then part of it.
     pub async fn answer(&self, request: &BatchRequest) -> BatchAnswer {
         let span = info_span!("locate_answer", names = request.names.len());
         if let Some(trace) = &request.trace {
             trace::set_parent(&span, trace);
         }
-        let looked_up = self.store.stat(&request.names).instrument(span.clone()).await;
-        let (mut found, mut unknown) = (Vec::new(), Vec::new());
-        for (index, looked_up) in (0u32..).zip(looked_up) {
-            match looked_up {
-                Ok(Some(stat)) => found.push((index, stat)),
-                Ok(None) => {}
-                Err(error) => {
-                    warn!(%error, "whether an object is here cannot be told");
-                    unknown.push(index);
-                }
-            }
+        // Who is late already need not be looked up for, nor promised anything.
+        let mut looked_up = Lookups::default();
+        let asked_at = self.runtime.now();
+        let mut late = self.is_late(request);
+        if !late {
+            looked_up = self.look_up(request).instrument(span.clone()).await;
+            late = self.is_late(request);
         }
-        let held: BTreeSet<u32> = found.iter().map(|(index, _)| *index).collect();
+        if late {
+            looked_up = Lookups::default();
+            self.metrics.locates_late.inc();
+        }
+        let at = if late { self.runtime.now() } else { asked_at };
         for (index, traceparent) in &request.traces {
-            let held = held.contains(index);
+            let held = looked_up.found.contains_key(index);
             let child = info_span!("locate_name", held);
             trace::set_parent(&child, traceparent);
         }
@@ -124,15 +160,48 @@ impl Answerer {
             node: self.own.node,
             generation: self.own.generation,
             address: self.own.address.clone(),
-            roster_digest: self.cluster.snapshot().view.digest,
-            mono_millis: u64::try_from(self.runtime.now().as_millis()).unwrap_or(u64::MAX),
+            mono_millis: Stamp::at(self.own.generation, at).mono_millis,
             unix_millis: self.runtime.unix_millis(),
-            found,
-            unknown,
-            floor: None,
-            promised: Vec::new(),
-            late: false,
+            found: looked_up.found.into_iter().collect(),
+            unknown: looked_up.unknown,
+            floor: self.gate.floor(),
+            promised: looked_up.promised,
+            late,
+            roster_digest: self.cluster.snapshot().view.digest,
         }
+    }
+
+    /// Whether the asker heard of this run too long ago, or never. One that
+    /// gives nobody's stamp back does not ask to be told.
+    fn is_late(&self, request: &BatchRequest) -> bool {
+        let stamp = request.stamps.get(&self.own.node);
+        !request.stamps.is_empty()
+            && stamp.is_none_or(|stamp| self.gate.check_stamp(*stamp).is_err())
+    }
+
+    async fn look_up(&self, request: &BatchRequest) -> Lookups {
+        let mut lookups = Lookups::default();
+        for (index, answer) in (0u32..).zip(self.store.stat(&request.names).await) {
+            // What is promised is looked up in the same step.
+            if !request.promises.contains_key(&index) {
+                lookups.apply(index, answer);
+            }
+        }
+        let mut asked = Vec::new();
+        for (index, ballot) in &request.promises {
+            let name = usize::try_from(*index).ok().and_then(|place| request.names.get(place));
+            let Some(name) = name.cloned() else { continue };
+            let (gate, index, ballot) = (self.gate.clone(), *index, *ballot);
+            asked.push(async move { (index, gate.promise(&name, ballot).await) });
+        }
+        let given = stream::iter(asked).buffered(CONCURRENT_PROMISES).collect::<Vec<_>>().await;
+        for (index, promised) in given {
+            lookups.apply(index, promised.stat);
+            if promised.is_given {
+                lookups.promised.push(index);
+            }
+        }
+        lookups
     }
 
     async fn answer_singles(self, mut singles: mpsc::Receiver<Message>) {

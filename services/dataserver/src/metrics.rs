@@ -16,7 +16,12 @@ pub struct DataServerMetrics {
     pub(crate) heartbeat_failures: IntCounter,
     pub(crate) locates_answered: IntCounterVec,
     pub(crate) locates_dropped: IntCounterVec,
+    pub(crate) locates_late: IntCounter,
     pub(crate) staged: IntGauge,
+    pub(crate) stale_stamps: IntCounter,
+    pub(crate) promise_refusals: IntCounter,
+    promises: IntGauge,
+    pins: IntGauge,
     storage_bytes: IntGaugeVec,
     objects: IntGaugeVec,
 }
@@ -58,9 +63,29 @@ impl DataServerMetrics {
                 )?,
                 ["body", "protocol", "size"],
             ),
+            locates_late: metrics.counter(
+                "holdfast_locates_late_total",
+                "Locate requests that came too late to be answered, or without a stamp of this run.",
+            )?,
             staged: metrics.int_gauge(
                 "holdfast_staged_payloads",
                 "Payloads that were received and wait for their commit.",
+            )?,
+            stale_stamps: metrics.counter(
+                "holdfast_stale_stamps_total",
+                "Writes and copies that built on an answer of another run, or on one that was too old.",
+            )?,
+            promise_refusals: metrics.counter(
+                "holdfast_promise_refusals_total",
+                "Writes and copies that were older than what was promised.",
+            )?,
+            promises: metrics.int_gauge(
+                "holdfast_promises",
+                "Names for which nothing older than a promised version is taken.",
+            )?,
+            pins: metrics.int_gauge(
+                "holdfast_pins",
+                "Copies that are kept because another data server lets go of its own.",
             )?,
             storage_bytes: metrics.int_gauges(
                 "holdfast_storage_bytes",
@@ -73,6 +98,14 @@ impl DataServerMetrics {
                 &["kind"],
             )?,
         })
+    }
+
+    pub(crate) fn set_promises(&self, count: usize) {
+        self.promises.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn set_pins(&self, count: usize) {
+        self.pins.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
     /// Keeps the gauges of the volume up to date until the task is aborted.

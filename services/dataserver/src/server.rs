@@ -22,6 +22,8 @@ use tracing::{error, info};
 
 use crate::admission::{Admission, is_admitted};
 use crate::config::DataServerConfig;
+use crate::floor::Floor;
+use crate::gate::{Gate, GateParts};
 use crate::handlers::Internal;
 use crate::heartbeat::Heart;
 use crate::identity::{Identity, VolumeRoster};
@@ -65,6 +67,9 @@ pub async fn run(
     let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
         .map_err(|error| StartError::Volume(Box::new(error)))?;
+    let floor = Floor::open(&runtime, &config.volume.storage_root)
+        .await
+        .map_err(|error| StartError::Volume(Box::new(error)))?;
     let sockets = Sockets::bind(&runtime, settings, admin).await?;
     let ports = sockets.ports.clone();
     let own = describe_own(&config, &identity, store.as_ref(), &ports).await?;
@@ -91,10 +96,19 @@ pub async fn run(
         config.volume.reserve_bytes,
         settings.replicas,
     ));
+    let gate = Gate::new(GateParts {
+        runtime: runtime.clone(),
+        store: Arc::clone(&store),
+        generation: own.generation,
+        heartbeat_interval: settings.heartbeat_interval,
+        floor,
+        metrics: counts.clone(),
+    });
     let answerer = Answerer::new(
         runtime.clone(),
         own.clone(),
         Arc::clone(&store),
+        gate.clone(),
         cluster.clone(),
         Arc::clone(&bus),
         counts.clone(),
@@ -103,6 +117,7 @@ pub async fn run(
     let internal = Internal {
         runtime: runtime.clone(),
         store: Arc::clone(&store),
+        gate: gate.clone(),
         cluster: cluster.clone(),
         reporter: Arc::clone(&reporter),
         answerer: answerer.clone(),
@@ -134,6 +149,7 @@ pub async fn run(
     let mut tasks = vec![
         heart.start(),
         staging.start_sweeper(),
+        gate.start_sweeper(),
         counts.watch_volume(&runtime, Arc::clone(&store), GAUGE_INTERVAL),
     ];
     tasks.extend(answerer.start(inbox.locate, inbox.data_servers));

@@ -23,12 +23,14 @@ use crate::disk::{Disk, io_error};
 /// What may lie in the root of a volume that has no format file yet, beside the
 /// directories of the engine: what ext4 makes, what the data server keeps beside
 /// the volume, and what a first open that was cut short leaves behind.
-const ALLOWED_BEFORE_FORMAT: [&str; 7] = [
+const ALLOWED_BEFORE_FORMAT: [&str; 9] = [
     "lost+found",
     "node.json",
     "node.json.tmp",
     "roster.json",
     "roster.json.tmp",
+    "floor.json",
+    "floor.json.tmp",
     "lock",
     "format.tmp",
 ];

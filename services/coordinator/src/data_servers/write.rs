@@ -7,10 +7,11 @@ use futures_util::Stream;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata};
+use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_VERSION, Received, StagingId, WriteAnswer,
-    object_path,
+    HEADER_BALLOT, HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_STAMP, HEADER_VERSION,
+    Received, StagingId, WriteAnswer, object_path,
 };
 use holdfast_http::client::ClientBody;
 use http::{HeaderMap, HeaderValue, Method, Request};
@@ -30,14 +31,25 @@ pub struct WriteRequest {
     pub metadata: Metadata,
     /// Digest of the payload.
     pub digest: Digest,
+    /// The receiver's stamp in the answer that this write builds on.
+    pub stamp: Option<Stamp>,
+    /// The promise under which it is offered, if it is part of a conditional
+    /// write.
+    pub ballot: Option<Version>,
 }
 
 impl WriteRequest {
     fn fill(&self, headers: &mut HeaderMap) {
-        let text = |text: String| HeaderValue::try_from(text).expect("hexadecimal digits");
+        let text = |text: String| HeaderValue::try_from(text).expect("digits and hyphens");
         headers.insert(HEADER_VERSION, text(self.version.to_string()));
         headers.insert(HEADER_DIGEST, text(self.digest.to_string()));
         headers.insert(HEADER_METADATA, encode_header_json(&self.metadata));
+        if let Some(stamp) = self.stamp {
+            headers.insert(HEADER_STAMP, text(stamp.to_string()));
+        }
+        if let Some(ballot) = self.ballot {
+            headers.insert(HEADER_BALLOT, text(ballot.to_string()));
+        }
         headers.insert(
             HEADER_KIND,
             HeaderValue::from_static(match self.kind {

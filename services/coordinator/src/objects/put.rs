@@ -171,7 +171,7 @@ impl Objects {
     ) -> WriteRequest {
         let version = self.next_version(located);
         let (name, metadata) = (name.clone(), metadata.clone());
-        WriteRequest { name, version, kind, metadata, digest }
+        WriteRequest { name, version, kind, metadata, digest, stamp: None, ballot: None }
     }
 
     /// What to make of a data server's answer to a write: done, or to be tried

@@ -24,11 +24,11 @@ pub(super) async fn handle_write(
     let name = parse_object_path(path)?;
     let write = Write::of(headers)?;
     internal.check_takes_data()?;
+    internal.gate.check(&name, write.content.version, write.basis)?;
     let payload = collect(body, SMALL_BYTES).await?;
-    internal.check_version(write.stamp.version)?;
     match write.kind {
         Kind::Tombstone if payload.is_empty() => {
-            outcome(internal, internal.store.delete(name, write.stamp).await?)
+            outcome(internal, internal.gate.delete(name, write.basis, write.content).await?)
         }
         Kind::Tombstone => Err(InternalError::Body { what: "a tombstone has no payload".into() }),
         Kind::Object => {
@@ -38,7 +38,8 @@ pub(super) async fn handle_write(
             if staged.digest() != write.digest {
                 return Err(InternalError::DigestMismatch);
             }
-            outcome(internal, internal.store.commit(name, write.stamp, staged).await?)
+            let (basis, content) = (write.basis, write.content);
+            outcome(internal, internal.gate.commit(name, basis, content, staged).await?)
         }
     }
 }
@@ -80,7 +81,7 @@ pub(super) async fn handle_forget(
     headers: &HeaderMap,
 ) -> Result<Response, InternalError> {
     let name = parse_object_path(path)?;
-    internal.store.forget(&name, version(headers)?).await?;
+    internal.gate.forget(name, version(headers)?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -37,12 +37,14 @@ pub(super) async fn handle_commit(
         return Err(InternalError::Header { header: HEADER_KIND });
     }
     internal.check_takes_data()?;
-    internal.check_version(write.stamp.version)?;
+    // What is refused now stays staged, and can be offered again.
+    internal.gate.check(&name, write.content.version, write.basis)?;
     let staged = internal.staging.take(parse_id(id)?).ok_or(InternalError::NoStaging)?;
     if staged.digest() != write.digest {
         return Err(InternalError::DigestMismatch);
     }
-    outcome(internal, internal.store.commit(name, write.stamp, staged).await?)
+    let (basis, content) = (write.basis, write.content);
+    outcome(internal, internal.gate.commit(name, basis, content, staged).await?)
 }
 
 /// Drops a staged payload; fine if it is gone.
