@@ -1,7 +1,7 @@
 //! What other services are told when something is wrong.
 
 use holdfast_coordinator::cluster::MergeError;
-use holdfast_coordinator::data_servers::NOT_ADMITTED;
+use holdfast_coordinator::data_servers::{BUSY, NOT_ADMITTED};
 use holdfast_core::name::NameError;
 use holdfast_core::replica::PromisedAbove;
 use holdfast_core::stamp::StampError;
@@ -63,6 +63,18 @@ pub enum InternalError {
     /// A promise stands in the way of the version.
     #[error(transparent)]
     Promised(#[from] PromisedAbove),
+    /// As many copies as may be are being received.
+    #[error("this data server receives as many copies as it may; try again")]
+    Busy,
+    /// Nobody who was named is a member.
+    #[error("no data server that was named is a member here, other than this one")]
+    ForeignSource,
+    /// No member that was named has given the copy.
+    #[error("no data server that was named has given this version: {reasons}")]
+    NoSource {
+        /// What each of them did instead.
+        reasons: String,
+    },
     /// The floor could not be raised.
     #[error("the floor could not be raised: {0}")]
     Floor(#[source] IdentityError),
@@ -102,6 +114,9 @@ impl InternalError {
             Self::Ahead(_) => (StatusCode::CONFLICT, "version-ahead"),
             Self::StaleStamp(_) => (StatusCode::CONFLICT, "stale-stamp"),
             Self::Promised(_) => (StatusCode::CONFLICT, "promised"),
+            Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, BUSY),
+            Self::ForeignSource => (StatusCode::CONFLICT, "foreign-source"),
+            Self::NoSource { .. } => (StatusCode::FAILED_DEPENDENCY, "no-source"),
             Self::Floor(_) => (StatusCode::INTERNAL_SERVER_ERROR, "floor"),
             Self::Merge(MergeError::Foreign(_)) => (StatusCode::CONFLICT, "foreign-cluster"),
             Self::Merge(MergeError::Persist { .. }) => {
@@ -112,6 +127,13 @@ impl InternalError {
             Self::Store(error) => store_status(error),
             Self::NoRoute => (StatusCode::NOT_FOUND, "no-route"),
         }
+    }
+
+    /// Whether the request was not even begun.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        let status = self.status_and_code().0;
+        status.is_client_error() || matches!(self, Self::NotAdmitted | Self::Busy)
     }
 
     /// The answer for it.

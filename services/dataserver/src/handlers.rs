@@ -1,6 +1,7 @@
 //! The paths for other services, one file for each room of them. What each path
 //! means is told in [`holdfast_core::wire::transfer`].
 
+mod copies;
 mod locate;
 mod objects;
 mod roster;
@@ -26,6 +27,7 @@ use tracing::warn;
 use warp::reply::{Reply, Response};
 
 use crate::admission::takes_data;
+use crate::copies::Copier;
 use crate::error::InternalError;
 use crate::gate::{Basis, Gate};
 use crate::locate::Answerer;
@@ -45,6 +47,8 @@ pub struct Internal {
     pub store: Arc<dyn Store>,
     /// The way to change anything.
     pub gate: Gate,
+    /// Takes copies from other members.
+    pub copier: Copier,
     /// What is known of the cluster.
     pub cluster: Cluster,
     /// What this data server says of itself.
@@ -88,6 +92,8 @@ async fn route(
         ("GET", "roster", "") => json(&internal.cluster.snapshot().roster),
         ("POST", "roster", "") => roster::handle_merge(internal, body).await,
         ("POST", "locate", "") => locate::handle_locate(internal, body).await,
+        ("POST", "copies", "") => copies::handle_copy(internal, body).await,
+        ("POST", "pins", "") => copies::handle_pin(internal, body).await,
         ("PUT", "objects", path) => objects::handle_write(internal, path, headers, body).await,
         ("GET", "objects", path) => objects::handle_read(internal, path, headers).await,
         ("DELETE", "objects", path) => objects::handle_forget(internal, path, headers).await,

@@ -8,6 +8,7 @@
 //! | [`gate`] | all that may happen to a name; with [`floor`] |
 //! | [`locate`] | answering "do you hold this?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
+//! | [`copies`] | taking them from other members |
 //! | [`commands`] | what operators do with a volume |
 //!
 //! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
@@ -16,6 +17,7 @@
 pub mod admission;
 pub mod commands;
 pub mod config;
+pub mod copies;
 pub mod error;
 pub mod floor;
 pub mod gate;

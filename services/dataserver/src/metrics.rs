@@ -20,6 +20,8 @@ pub struct DataServerMetrics {
     pub(crate) staged: IntGauge,
     pub(crate) stale_stamps: IntCounter,
     pub(crate) promise_refusals: IntCounter,
+    pub(crate) copies_received: IntCounterVec,
+    pub(crate) copies_received_bytes: IntCounter,
     promises: IntGauge,
     pins: IntGauge,
     storage_bytes: IntGaugeVec,
@@ -78,6 +80,18 @@ impl DataServerMetrics {
             promise_refusals: metrics.counter(
                 "holdfast_promise_refusals_total",
                 "Writes and copies that were older than what was promised.",
+            )?,
+            copies_received: labelled(
+                metrics.counters(
+                    "holdfast_copies_received_total",
+                    "Copies that this data server was asked to take from others, by result.",
+                    &["result"],
+                )?,
+                ["stored", "already-stored", "superseded", "refused", "no-source", "failed"],
+            ),
+            copies_received_bytes: metrics.counter(
+                "holdfast_copies_received_bytes_total",
+                "Payload bytes of copies that were received from other data servers.",
             )?,
             promises: metrics.int_gauge(
                 "holdfast_promises",

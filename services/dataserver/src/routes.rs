@@ -34,6 +34,8 @@ pub fn template(path: &str) -> &'static str {
         Some("objects") => "/internal/v1/objects/{name}",
         Some("staging") => "/internal/v1/staging",
         Some("locate") => "/internal/v1/locate",
+        Some("copies") => "/internal/v1/copies",
+        Some("pins") => "/internal/v1/pins",
         Some("state") => "/internal/v1/state",
         Some("roster") => "/internal/v1/roster",
         Some(_) => "other",

@@ -22,6 +22,7 @@ use tracing::{error, info};
 
 use crate::admission::{Admission, is_admitted};
 use crate::config::DataServerConfig;
+use crate::copies::{Copier, CopierParts};
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
 use crate::handlers::Internal;
@@ -113,11 +114,20 @@ pub async fn run(
         Arc::clone(&bus),
         counts.clone(),
     );
+    let copier = Copier::new(CopierParts {
+        store: Arc::clone(&store),
+        gate: gate.clone(),
+        cluster: cluster.clone(),
+        data_servers: coordinator.data_servers.clone(),
+        reporter: Arc::clone(&reporter),
+        metrics: counts.clone(),
+    });
     let staging = StagingTable::new(runtime.clone(), counts.staged.clone());
     let internal = Internal {
         runtime: runtime.clone(),
         store: Arc::clone(&store),
         gate: gate.clone(),
+        copier,
         cluster: cluster.clone(),
         reporter: Arc::clone(&reporter),
         answerer: answerer.clone(),

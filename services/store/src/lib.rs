@@ -102,6 +102,17 @@ impl fmt::Debug for Payload {
     }
 }
 
+/// What is here of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its newest version, tombstones too.
+    pub stat: Stat,
+    /// Whether a read has found that the payload is not what was written. Such
+    /// a version still counts, but somebody else must give the bytes; writing
+    /// it again with the same content mends it.
+    pub is_damaged: bool,
+}
+
 /// Which part of a bucket to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListRequest {
@@ -186,7 +197,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn stage(&self, size_bytes: Option<u64>) -> Result<Box<dyn Staging>, StoreError>;
 
     /// Makes a staged payload the content of `name`, if it is newer than what
-    /// is there. Dropping the future leaves it open whether the write happens.
+    /// is there, or the same and what is there is known to be damaged. Dropping the future leaves it open whether the write happens.
     ///
     /// # Errors
     /// [`StoreError::VersionConflict`] when this version is there with another
@@ -234,6 +245,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// The newest version of each name, tombstones too, in the order of the
     /// names. One that cannot be read does not spoil the others.
     async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>>;
+
+    /// As [`Self::stat`], and whether the payload can be read as far as is
+    /// known: nothing is read for it.
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>>;
 
     /// Reads one version of a name: exactly `version`, or the newest. The whole
     /// payload, or `range` of it, which must lie within it.

@@ -1,7 +1,7 @@
 //! A volume in memory, for tests of what stands on a [`Store`].
 
 use std::any::Any;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,9 +17,10 @@ use holdfast_runtime::Space;
 
 use crate::decide::{checked_range, object, readable, settled, tombstone};
 use crate::index::Index;
+use crate::payload_file::damage::Damage;
 use crate::{
-    ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
-    WalkPage,
+    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
+    Usage, WalkPage,
 };
 
 /// Chunk of a read: small, so that tests see payloads in several chunks.
@@ -41,8 +42,6 @@ pub struct MemoryStore {
 struct State {
     index: Index,
     payloads: BTreeMap<ObjectName, Bytes>,
-    /// Names whose payload fails its checksum.
-    damaged: BTreeSet<ObjectName>,
     poison: Option<String>,
 }
 
@@ -64,10 +63,10 @@ impl MemoryStore {
         self.state().poison.get_or_insert_with(|| reason.to_owned());
     }
 
-    /// Makes every later read of this name fail, as a flipped bit does, until
-    /// its payload is written anew.
-    pub fn damage(&self, name: &ObjectName) {
-        self.state().damaged.insert(name.clone());
+    /// Makes every read of what has this payload meet damage, until it is
+    /// written again.
+    pub fn damage(&self, payload: &Bytes) {
+        self.state().payloads.retain(|_, kept| kept != payload);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -98,15 +97,22 @@ impl MemoryStore {
     ) -> Result<PutOutcome, StoreError> {
         let mut state = self.state();
         writable(&state)?;
-        if let Some(outcome) = settled(&name, state.index.get(&name), &stat)?
-            && !(outcome == PutOutcome::AlreadyStored && state.damaged.contains(&name))
-        {
-            return Ok(outcome);
+        let outcome = settled(&name, state.index.get(&name), &stat)?;
+        let is_damaged = state.is_damaged(&name);
+        match outcome {
+            Some(PutOutcome::AlreadyStored) if is_damaged => {}
+            Some(outcome) => return Ok(outcome),
+            None => {}
         }
-        state.damaged.remove(&name);
         state.payloads.insert(name.clone(), payload);
         state.index.insert(name, stat);
         Ok(PutOutcome::Stored)
+    }
+}
+
+impl State {
+    fn is_damaged(&self, name: &ObjectName) -> bool {
+        self.index.get(name).is_some() && !self.payloads.contains_key(name)
     }
 }
 
@@ -215,7 +221,6 @@ impl Store for MemoryStore {
         if held {
             state.index.remove(name);
             state.payloads.remove(name);
-            state.damaged.remove(name);
         }
         Ok(held)
     }
@@ -223,6 +228,15 @@ impl Store for MemoryStore {
     async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>> {
         let state = self.state();
         names.iter().map(|name| Ok(state.index.get(name).cloned())).collect()
+    }
+
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        let state = self.state();
+        let held = |name| {
+            let stat = state.index.get(name).cloned()?;
+            Some(Held { stat, is_damaged: state.is_damaged(name) })
+        };
+        names.iter().map(|name| Ok(held(name))).collect()
     }
 
     async fn read(
@@ -234,15 +248,9 @@ impl Store for MemoryStore {
         let state = self.state();
         let stat = readable(name, state.index.get(name), version)?;
         let range = checked_range(range, stat.size_bytes)?;
-        if state.damaged.contains(name) {
-            return Err(StoreError::Corrupt {
-                path: "memory".into(),
-                what: "the payload",
-                expected: "what was written".into(),
-                actual: "something else".into(),
-            });
-        }
-        let payload = state.payloads.get(name).cloned().unwrap_or_default();
+        let damaged =
+            || Damage::new("the payload", "what was written", "nothing").at("memory".into());
+        let payload = state.payloads.get(name).cloned().ok_or_else(damaged)?;
         let bytes = usize::try_from(range.start)
             .ok()
             .zip(usize::try_from(range.end).ok())
@@ -256,7 +264,7 @@ impl Store for MemoryStore {
 
     async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
         let state = self.state();
-        Ok(state.index.walk(after, limit, |name| state.damaged.contains(name)))
+        Ok(state.index.walk(after, limit, |name| state.is_damaged(name)))
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

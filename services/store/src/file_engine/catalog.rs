@@ -11,7 +11,7 @@ use super::name_hash::NameHash;
 use crate::decide::settled;
 use crate::index::{Counts, Index};
 use crate::metrics::{Corruption, StoreMetrics};
-use crate::{ListPage, ListRequest, PutOutcome, StoreError, WalkPage};
+use crate::{Held, ListPage, ListRequest, PutOutcome, StoreError, WalkPage};
 
 /// Names that are looked up under one hold of the lock.
 const NAMES_PER_HOLD: usize = 256;
@@ -84,6 +84,13 @@ impl Catalog {
             answers.extend(names.iter().map(|name| state.lookup(name).map(|stat| stat.cloned())));
         }
         answers
+    }
+
+    pub(super) fn inspect(&self, name: &ObjectName) -> Result<Option<Held>, StoreError> {
+        let state = self.read();
+        let Some(stat) = state.lookup(name)?.cloned() else { return Ok(None) };
+        let is_damaged = state.suspects.contains(&NameHash::of(name));
+        Ok(Some(Held { stat, is_damaged }))
     }
 
     /// Whether what is there already answers a write, as

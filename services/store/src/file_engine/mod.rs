@@ -49,8 +49,8 @@ use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
 use crate::volume::prepare;
 use crate::{
-    ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
-    WalkPage,
+    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
+    Usage, WalkPage,
 };
 
 /// Room that payloads leave free unless told otherwise: enough for some ten
@@ -218,6 +218,10 @@ impl Store for FileStore {
         let answers = self.shared.catalog.lookup_all(names);
         self.measured(Operation::Stat, started);
         answers
+    }
+
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        names.iter().map(|name| self.shared.catalog.inspect(name)).collect()
     }
 
     async fn read(
