@@ -114,7 +114,7 @@ def check_notes(failures):
 
 def check_sizes(failures):
     """Sizes in bytes stay whole numbers."""
-    paths = ["config.maxObjectBytes", *(f"dataserver.{name}Bytes" for name in ("reserve", "inlineLimit", "segment", "compactionRate"))]
+    paths = ["config.maxObjectBytes", *(f"dataserver.{name}Bytes" for name in ("reserve", "inlineLimit", "segment", "compactionRate", "repairRate"))]
     text = template(*(each for path in paths for each in ("--set-json", f"{path}=268435456")))
     failures.check(text.count('"268435456"') == len(paths) and "e+08" not in text, "sizes as numbers are not rendered as they are")
 

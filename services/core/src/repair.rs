@@ -68,6 +68,15 @@ pub fn homes(name: &ObjectName, candidates: &[Candidate], policy: &Policy) -> Ve
     choose_owners(name, candidates, policy.replicas())
 }
 
+/// Which holder of the newest version sees to its copies: the first of those
+/// that should hold it, or any.
+#[must_use]
+pub fn in_charge(located: &Located, homes: &[NodeId]) -> Option<NodeId> {
+    let holds = |node: &NodeId| located.newest_holders().any(|replica| replica.node == *node);
+    let any = || located.newest_holders().map(|replica| replica.node).min();
+    homes.iter().copied().find(holds).or_else(any)
+}
+
 /// What the member `own` does about a name that it has, when `located` says who
 /// else has what, and `homes` says who should.
 #[must_use]
@@ -92,8 +101,7 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
         .copied()
         .filter(|home| !holders.contains(home) && located.stamp(*home).is_some())
         .collect();
-    let in_charge = homes.iter().find(|home| holders.contains(home)).or(holders.iter().min());
-    if !missing.is_empty() && in_charge == Some(&own) {
+    if !missing.is_empty() && in_charge(located, homes) == Some(own) {
         let others = holders.iter().copied().filter(|holder| *holder != own);
         let from = std::iter::once(own).chain(others).collect();
         return Plan::Copy { stat: held.stat.clone(), from, to: missing };

@@ -1,5 +1,6 @@
 //! The data server's settings, all from the environment.
 
+mod repair;
 mod volume;
 
 use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
@@ -8,6 +9,8 @@ use holdfast_core::settings::{
 };
 use serde::Deserialize;
 
+use self::repair::RawRepair;
+pub use self::repair::RepairSettings;
 use self::volume::RawVolume;
 pub use self::volume::VolumeSettings;
 
@@ -24,7 +27,7 @@ static OWN: [Variable; 2] = [
 #[must_use]
 pub fn variables() -> Vec<Variable> {
     let common = holdfast_coordinator::settings::variables(&DEFAULTS);
-    [common.as_slice(), &volume::TABLE, &OWN].concat()
+    [common.as_slice(), &volume::TABLE, &repair::TABLE, &OWN].concat()
 }
 
 /// The variables that only a data server has, as they are written.
@@ -41,6 +44,8 @@ pub struct DataServerConfig {
     pub common: CommonSettings,
     /// Where and how objects are kept.
     pub volume: VolumeSettings,
+    /// How copies are looked after.
+    pub repair: RepairSettings,
     /// `INITIAL_MEMBERS` (1): how many empty data servers must see each other
     /// before they become a new cluster.
     pub initial_members: usize,
@@ -86,7 +91,8 @@ impl DataServerConfig {
         let mut reader = SettingsReader::default();
         let raw_common: RawCommon = parse(variables.clone())?;
         let raw: RawDataServer = parse(variables.clone())?;
-        let volume: RawVolume = parse(variables)?;
+        let volume: RawVolume = parse(variables.clone())?;
+        let repair: RawRepair = parse(variables)?;
         let common = CommonSettings::read(&raw_common, &DEFAULTS, &mut reader);
         reader.require(
             common.advertise.is_some() || !common.listen.is_wildcard(),
@@ -97,12 +103,13 @@ impl DataServerConfig {
             common.require_a_way(&raw_common, &mut reader);
         }
         let volume = VolumeSettings::read(&volume, &mut reader);
+        let repair = RepairSettings::read(&repair, common.heartbeat_expiry, &mut reader);
         let initial_members =
             reader.read("INITIAL_MEMBERS", raw.initial_members.as_deref(), 1, |text| {
                 parse_count(text, 1, 1_000)
             });
         let zone = raw.zone.filter(|zone| !zone.is_empty());
-        reader.finish(Self { common, volume, initial_members, zone, alone })
+        reader.finish(Self { common, volume, repair, initial_members, zone, alone })
     }
 }
 
@@ -144,6 +151,7 @@ mod tests {
         let names = |table: &[Variable]| table.iter().map(|row| row.name).collect::<Vec<_>>();
         assert_eq!(names(&OWN), read_by::<RawDataServer>());
         assert_eq!(names(&volume::TABLE), read_by::<RawVolume>());
+        assert_eq!(names(&repair::TABLE), read_by::<RawRepair>());
     }
 
     #[test]
@@ -168,8 +176,11 @@ mod tests {
             ("LOG_FORMAT", "xml"),
             ("RABBITMQ_SERVER", "http://broker"),
             ("SEGMENT_BYTES", "4GiB"),
+            ("REPAIR_DELAY", "5s"),
+            ("REPAIR_RATE_BYTES", "1KiB"),
+            ("REPAIR_INTERVAL", "0s"),
         ])
-        .expect_err("seven are wrong and one is missing");
+        .expect_err("ten are wrong and one is missing");
         let variables: Vec<_> = bad.0.iter().map(|bad| bad.variable).collect();
         for expected in [
             "ADVERTISE_ADDRESS",
@@ -180,6 +191,9 @@ mod tests {
             "RABBITMQ_SERVER",
             "STORAGE_ROOT",
             "SEGMENT_BYTES",
+            "REPAIR_DELAY",
+            "REPAIR_RATE_BYTES",
+            "REPAIR_INTERVAL",
         ] {
             assert!(variables.contains(&expected), "{expected} is not in {variables:?}");
         }

@@ -10,7 +10,7 @@ use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Kind, Stat};
 use holdfast_core::replica::{Offer, compare_offer};
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
-use holdfast_store::{Staged, Stamp as Content, Store, StoreError};
+use holdfast_store::{Held, Staged, Stamp as Content, Store, StoreError};
 use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -155,10 +155,11 @@ impl Copier {
         name: &ObjectName,
         stat: &Stat,
     ) -> Result<Option<WriteOutcome>, InternalError> {
-        let held = self.parts.store.stat(std::slice::from_ref(name)).await.pop();
-        let Some(Ok(Some(held))) = held else { return Ok(None) };
+        let held = self.parts.store.inspect(std::slice::from_ref(name)).await.pop();
+        let Some(Ok(Some(Held { stat: held, is_damaged }))) = held else { return Ok(None) };
         match compare_offer(Some(&held), stat) {
             Offer::Newer => Ok(None),
+            Offer::Same if is_damaged => Ok(None),
             Offer::Same => Ok(Some(WriteOutcome::AlreadyStored)),
             Offer::Older => Ok(Some(self.parts.gate.superseded(name, stat.version, held))),
             Offer::Conflict => {

@@ -278,8 +278,9 @@ impl Gate {
         asker: (NodeId, Generation),
     ) -> bool {
         let _turn = self.locks.alone(name).await;
-        let held = self.store.stat(std::slice::from_ref(name)).await.pop();
-        let held = held.and_then(Result::ok).flatten().map(|stat| stat.version);
+        let held = self.store.inspect(std::slice::from_ref(name)).await.pop();
+        let held = held.and_then(Result::ok).flatten().filter(|held| !held.is_damaged);
+        let held = held.map(|held| held.stat.version);
         self.pins().pin(name, version, held, asker, self.now()).is_ok()
     }
 

@@ -4,6 +4,7 @@
 mod copies;
 mod locate;
 mod objects;
+mod repair;
 mod roster;
 mod staging;
 
@@ -31,6 +32,8 @@ use crate::copies::Copier;
 use crate::error::InternalError;
 use crate::gate::{Basis, Gate};
 use crate::locate::Answerer;
+use crate::repair::hints::Hints;
+use crate::repair::pacer::Activity;
 use crate::report::Reporter;
 use crate::staging::StagingTable;
 
@@ -57,6 +60,10 @@ pub struct Internal {
     pub answerer: Answerer,
     /// Payloads that wait for their commit.
     pub staging: StagingTable,
+    /// Names that repair is to look at soon.
+    pub hints: Hints,
+    /// How busy this data server is.
+    pub activity: Activity,
 }
 
 /// Routes `/internal/v1/<tail>`.
@@ -87,6 +94,7 @@ async fn route(
     body: BodyStream,
 ) -> Result<Response, InternalError> {
     let (room, rest) = tail.split_once('/').unwrap_or((tail, ""));
+    let _under_way = matches!(room, "objects" | "staging").then(|| internal.activity.on_request());
     match (method.as_str(), room, rest) {
         ("GET", "state", "") => json(&internal.reporter.report().await),
         ("GET", "roster", "") => json(&internal.cluster.snapshot().roster),
@@ -94,6 +102,7 @@ async fn route(
         ("POST", "locate", "") => locate::handle_locate(internal, body).await,
         ("POST", "copies", "") => copies::handle_copy(internal, body).await,
         ("POST", "pins", "") => copies::handle_pin(internal, body).await,
+        ("POST", "repair", "") => repair::handle_hint(internal, body).await,
         ("PUT", "objects", path) => objects::handle_write(internal, path, headers, body).await,
         ("GET", "objects", path) => objects::handle_read(internal, path, headers).await,
         ("DELETE", "objects", path) => objects::handle_forget(internal, path, headers).await,

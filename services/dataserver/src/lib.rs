@@ -9,6 +9,7 @@
 //! | [`locate`] | answering "do you hold this?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
 //! | [`copies`] | taking them from other members |
+//! | [`repair`] | seeing to it that they are where they belong |
 //! | [`commands`] | what operators do with a volume |
 //!
 //! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
@@ -27,6 +28,7 @@ pub mod identity;
 pub mod locate;
 pub mod metrics;
 mod name_locks;
+pub mod repair;
 pub mod report;
 pub mod routes;
 pub mod server;

@@ -37,6 +37,7 @@ pub fn template(path: &str) -> &'static str {
         Some("copies") => "/internal/v1/copies",
         Some("pins") => "/internal/v1/pins",
         Some("state") => "/internal/v1/state",
+        Some("repair") => "/internal/v1/repair",
         Some("roster") => "/internal/v1/roster",
         Some(_) => "other",
         None => client_routes::template(path),

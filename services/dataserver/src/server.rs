@@ -30,6 +30,10 @@ use crate::heartbeat::Heart;
 use crate::identity::{Identity, VolumeRoster};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
+use crate::repair::hints::Hints;
+use crate::repair::metrics::RepairMetrics;
+use crate::repair::pacer::Activity;
+use crate::repair::{self, RepairParts};
 use crate::report::{Own, Reporter};
 use crate::routes;
 use crate::staging::StagingTable;
@@ -75,6 +79,7 @@ pub async fn run(
     let ports = sockets.ports.clone();
     let own = describe_own(&config, &identity, store.as_ref(), &ports).await?;
     let counts = DataServerMetrics::new(&metrics)?;
+    let repair_counts = RepairMetrics::new(&metrics)?;
     let BusConnection { bus, inbox } = connection;
     let keeper = VolumeRoster::new(runtime.clone(), config.volume.storage_root.clone());
     let membership =
@@ -123,6 +128,7 @@ pub async fn run(
         metrics: counts.clone(),
     });
     let staging = StagingTable::new(runtime.clone(), counts.staged.clone());
+    let (hints, activity) = (Hints::new(repair_counts.clone()), Activity::new());
     let internal = Internal {
         runtime: runtime.clone(),
         store: Arc::clone(&store),
@@ -132,6 +138,8 @@ pub async fn run(
         reporter: Arc::clone(&reporter),
         answerer: answerer.clone(),
         staging: staging.clone(),
+        hints: hints.clone(),
+        activity: activity.clone(),
     };
     let servers = Servers {
         public: routes::routes(&internal, &coordinator.objects),
@@ -151,15 +159,30 @@ pub async fn run(
     let heart = Heart::new(
         runtime.clone(),
         settings.heartbeat_interval,
-        reporter,
+        Arc::clone(&reporter),
         cluster.clone(),
         Arc::clone(&bus),
         counts.clone(),
     );
+    let repair = RepairParts {
+        runtime: runtime.clone(),
+        settings: config.repair.clone(),
+        store: Arc::clone(&store),
+        gate: gate.clone(),
+        cluster: cluster.clone(),
+        objects: coordinator.objects.clone(),
+        data_servers: coordinator.data_servers.clone(),
+        reporter,
+        activity,
+        hints,
+        metrics: repair_counts,
+        heartbeat_interval: settings.heartbeat_interval,
+    };
     let mut tasks = vec![
         heart.start(),
         staging.start_sweeper(),
         gate.start_sweeper(),
+        repair::start(repair),
         counts.watch_volume(&runtime, Arc::clone(&store), GAUGE_INTERVAL),
     ];
     tasks.extend(answerer.start(inbox.locate, inbox.data_servers));

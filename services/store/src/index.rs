@@ -8,7 +8,7 @@ use holdfast_core::object::{Kind, Stat};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ListPage, ListRequest};
+use crate::{ListPage, ListRequest, WalkPage, Walked};
 
 /// Most entries of one page, whatever was asked for: a page is built while the
 /// index is locked, and is held in memory.
@@ -88,6 +88,24 @@ impl Index {
         // `take` stops without looking at the next one.
         let more = matching.next().is_some();
         ListPage { entries, more, unreadable_count: 0 }
+    }
+
+    /// See [`crate::Store::walk`]; `is_damaged` says it of a name.
+    pub(crate) fn walk(
+        &self,
+        after: Option<&ObjectName>,
+        limit: usize,
+        is_damaged: impl Fn(&ObjectName) -> bool,
+    ) -> WalkPage {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.newest.range((start, Bound::Unbounded));
+        let walked = rest.by_ref().take(limit.min(MAX_PAGE_ENTRIES)).map(|(name, stat)| Walked {
+            name: name.clone(),
+            stat: stat.clone(),
+            is_damaged: is_damaged(name),
+        });
+        let entries = walked.collect();
+        WalkPage { entries, more: rest.next().is_some(), unreadable_count: 0 }
     }
 }
 

@@ -102,6 +102,17 @@ impl fmt::Debug for Payload {
     }
 }
 
+/// What is here of one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// Its newest version, tombstones too.
+    pub stat: Stat,
+    /// Whether a read has found that the payload is not what was written. Such
+    /// a version still counts, but somebody else must give the bytes; writing
+    /// it again with the same content mends it.
+    pub is_damaged: bool,
+}
+
 /// Which part of a bucket to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListRequest {
@@ -127,6 +138,29 @@ pub struct ListPage {
     /// damaged beyond reading: when it is not 0, one of them may be missing
     /// here, and only another replica can tell. [`Store::stat`] of such a name
     /// is an error.
+    pub unreadable_count: u64,
+}
+
+/// One name of a volume, as a walk meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Walked {
+    /// The name.
+    pub name: ObjectName,
+    /// Its newest version here, a tombstone too.
+    pub stat: Stat,
+    /// Whether its payload is known to be damaged: a copy of the same version
+    /// that is written anew mends it.
+    pub is_damaged: bool,
+}
+
+/// Part of a volume, in byte order of bucket and key, tombstones included.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct WalkPage {
+    /// The names.
+    pub entries: Vec<Walked>,
+    /// Whether more follow.
+    pub more: bool,
+    /// As in [`ListPage`]: when it is not 0, a name may be missing here.
     pub unreadable_count: u64,
 }
 
@@ -163,7 +197,7 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     async fn stage(&self, size_bytes: Option<u64>) -> Result<Box<dyn Staging>, StoreError>;
 
     /// Makes a staged payload the content of `name`, if it is newer than what
-    /// is there. Dropping the future leaves it open whether the write happens.
+    /// is there, or the same and what is there is known to be damaged. Dropping the future leaves it open whether the write happens.
     ///
     /// # Errors
     /// [`StoreError::VersionConflict`] when this version is there with another
@@ -212,6 +246,10 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// names. One that cannot be read does not spoil the others.
     async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>>;
 
+    /// As [`Self::stat`], and whether the payload can be read as far as is
+    /// known: nothing is read for it.
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>>;
+
     /// Reads one version of a name: exactly `version`, or the newest. The whole
     /// payload, or `range` of it, which must lie within it.
     ///
@@ -233,6 +271,14 @@ pub trait Store: Send + Sync + fmt::Debug + 'static {
     /// # Errors
     /// [`StoreError::Io`].
     async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError>;
+
+    /// The names after `after` in all buckets, in order and in bounded memory:
+    /// at most `limit` of them, and at most [`MAX_PAGE_ENTRIES`]. What is
+    /// written meanwhile may or may not be met; what is there all along is.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError>;
 
     /// How full the volume is.
     ///

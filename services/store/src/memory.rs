@@ -17,8 +17,10 @@ use holdfast_runtime::Space;
 
 use crate::decide::{checked_range, object, readable, settled, tombstone};
 use crate::index::Index;
+use crate::payload_file::damage::Damage;
 use crate::{
-    ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
+    Usage, WalkPage,
 };
 
 /// Chunk of a read: small, so that tests see payloads in several chunks.
@@ -61,6 +63,12 @@ impl MemoryStore {
         self.state().poison.get_or_insert_with(|| reason.to_owned());
     }
 
+    /// Makes every read of what has this payload meet damage, until it is
+    /// written again.
+    pub fn damage(&self, payload: &Bytes) {
+        self.state().payloads.retain(|_, kept| kept != payload);
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // Each change is complete before anything can panic.
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
@@ -89,12 +97,22 @@ impl MemoryStore {
     ) -> Result<PutOutcome, StoreError> {
         let mut state = self.state();
         writable(&state)?;
-        if let Some(outcome) = settled(&name, state.index.get(&name), &stat)? {
-            return Ok(outcome);
+        let outcome = settled(&name, state.index.get(&name), &stat)?;
+        let is_damaged = state.is_damaged(&name);
+        match outcome {
+            Some(PutOutcome::AlreadyStored) if is_damaged => {}
+            Some(outcome) => return Ok(outcome),
+            None => {}
         }
         state.payloads.insert(name.clone(), payload);
         state.index.insert(name, stat);
         Ok(PutOutcome::Stored)
+    }
+}
+
+impl State {
+    fn is_damaged(&self, name: &ObjectName) -> bool {
+        self.index.get(name).is_some() && !self.payloads.contains_key(name)
     }
 }
 
@@ -212,6 +230,15 @@ impl Store for MemoryStore {
         names.iter().map(|name| Ok(state.index.get(name).cloned())).collect()
     }
 
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        let state = self.state();
+        let held = |name| {
+            let stat = state.index.get(name).cloned()?;
+            Some(Held { stat, is_damaged: state.is_damaged(name) })
+        };
+        names.iter().map(|name| Ok(held(name))).collect()
+    }
+
     async fn read(
         &self,
         name: &ObjectName,
@@ -221,7 +248,9 @@ impl Store for MemoryStore {
         let state = self.state();
         let stat = readable(name, state.index.get(name), version)?;
         let range = checked_range(range, stat.size_bytes)?;
-        let payload = state.payloads.get(name).cloned().unwrap_or_default();
+        let damaged =
+            || Damage::new("the payload", "what was written", "nothing").at("memory".into());
+        let payload = state.payloads.get(name).cloned().ok_or_else(damaged)?;
         let bytes = usize::try_from(range.start)
             .ok()
             .zip(usize::try_from(range.end).ok())
@@ -231,6 +260,11 @@ impl Store for MemoryStore {
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError> {
         Ok(self.state().index.page(request))
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        let state = self.state();
+        Ok(state.index.walk(after, limit, |name| state.is_damaged(name)))
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use holdfast_core::node::{Address, NodeId};
-use holdfast_core::wire::transfer::{CopyRequest, PinAnswer, PinRequest, WriteAnswer};
+use holdfast_core::wire::transfer::{CopyRequest, PinAnswer, PinRequest, RepairHint, WriteAnswer};
 use holdfast_http::client::ClientBody;
 use http::Method;
 use serde::Serialize;
@@ -45,6 +45,25 @@ impl DataServers {
     ) -> Result<PinAnswer, DataServerError> {
         let answer: PinAnswer = self.post(address, node, "/internal/v1/pins", pin, limit).await?;
         if answer.node == node { Ok(answer) } else { Err(DataServerError::AnotherNode) }
+    }
+
+    /// Has `node`, which holds them, look at names soon. What it has no room for
+    /// it finds by itself, later. Cancel safe.
+    ///
+    /// # Errors
+    /// [`DataServerError`].
+    pub async fn hint_repair(
+        &self,
+        address: &Address,
+        node: NodeId,
+        hint: &RepairHint,
+        limit: Duration,
+    ) -> Result<(), DataServerError> {
+        let mut request = request(Method::POST, "/internal/v1/repair", Some(node));
+        let body = serde_json::to_vec(hint)
+            .map_err(|_| DataServerError::BadAnswer { what: "own request" })?;
+        *request.body_mut() = ClientBody::full(body);
+        self.accepted(address, request, Some(limit)).await.map(|_| ())
     }
 
     async fn post<T: DeserializeOwned>(

@@ -13,6 +13,7 @@
 //! | `PUT /internal/v1/staging/<id>/objects/<bucket>/<key>` | give them a name and a version |
 //! | `DELETE /internal/v1/staging/<id>` | take them back |
 //! | `POST /internal/v1/copies` | fetch one version from another member and keep it |
+//! | `POST /internal/v1/repair` | look at these names soon |
 //! | `POST /internal/v1/pins` | keep these copies, since the asker lets go of its own |
 
 use std::str::FromStr;
@@ -115,6 +116,13 @@ pub struct PinAnswer {
     pub pinned: Vec<u32>,
     /// Digest of the roster that it has persisted.
     pub roster_digest: RosterDigest,
+}
+
+/// "These have too few copies": `POST /internal/v1/repair`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairHint {
+    /// What to look at, at most [`super::locate::MAX_BATCH_NAMES`].
+    pub names: Vec<ObjectName>,
 }
 
 /// A payload that was received and waits for its name.

@@ -3,9 +3,11 @@
 use futures_util::StreamExt;
 use holdfast_coordinator::data_servers::encode_header_json;
 use holdfast_coordinator::objects::SMALL_BYTES;
+use holdfast_core::name::ObjectName;
 use holdfast_core::object::Kind;
 use holdfast_core::wire::transfer::{HEADER_STAT, parse_object_path};
 use holdfast_http::body::BodyStream;
+use holdfast_store::StoreError;
 use http::header::{CONTENT_LENGTH, RANGE};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use sync_wrapper::SyncStream;
@@ -13,6 +15,7 @@ use warp::reply::{Reply, Response};
 
 use super::{Internal, Write, collect, outcome, version};
 use crate::error::InternalError;
+use crate::repair::hints::Hints;
 
 /// Writes a small payload, or a tombstone, in one message.
 pub(super) async fn handle_write(
@@ -53,14 +56,28 @@ pub(super) async fn handle_read(
     let name = parse_object_path(path)?;
     let version = version(headers)?;
     let range = headers.get(RANGE).map(parse_range).transpose()?;
-    let payload = internal.store.read(&name, Some(version), range.clone()).await?;
+    let under_way = internal.activity.on_request();
+    let hints = internal.hints.clone();
+    let payload = internal.store.read(&name, Some(version), range.clone()).await;
+    let payload = payload.inspect_err(|error| hint_damage(&hints, &name, error))?;
     let length = range.map_or(payload.stat.size_bytes, |range| range.end - range.start);
-    let bytes = payload.bytes.map(|chunk| chunk.map_err(std::io::Error::other));
+    let bytes = payload.bytes.map(move |chunk| {
+        // Until the last byte.
+        let _ = &under_way;
+        chunk.inspect_err(|error| hint_damage(&hints, &name, error)).map_err(std::io::Error::other)
+    });
     let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
     let head = response.headers_mut();
     head.insert(CONTENT_LENGTH, HeaderValue::from(length));
     head.insert(HEADER_STAT, encode_header_json(&payload.stat));
     Ok(response)
+}
+
+/// What is damaged is mended soon.
+fn hint_damage(hints: &Hints, name: &ObjectName, error: &StoreError) {
+    if matches!(error, StoreError::Corrupt { .. }) {
+        hints.add([name.clone()]);
+    }
 }
 
 /// Only the form that the client of this path writes: `bytes=<first>-<last>`.

@@ -92,6 +92,41 @@ pub(super) async fn check_buckets_are_apart(store: &dyn Store) {
     }
 }
 
+/// Every bucket, in order, tombstones included, whatever the size of a page.
+pub(super) async fn check_a_walk_meets_everything(store: &dyn Store) {
+    put_keys(store).await;
+    delete(store, "a", 100).await;
+    for bucket in ["0", "zz", "zz.z"] {
+        let bucket = Bucket::new(bucket).expect("a valid bucket");
+        for key in ["a", "é"] {
+            let name = ObjectName::new(bucket.clone(), Key::new(key).expect("a valid key"));
+            store.put(name, stamp(50), Bytes::new()).await.expect("there is room");
+        }
+    }
+    let all = store.walk(None, usize::MAX).await.expect("a walk can be made");
+    let names: Vec<_> = all.entries.iter().map(|walked| walked.name.clone()).collect();
+    assert_eq!(names.len(), KEYS.len() + 6);
+    assert!(names.is_sorted() && !all.more && all.unreadable_count == 0);
+    for walked in &all.entries {
+        let stat = store.stat(std::slice::from_ref(&walked.name)).await.remove(0);
+        assert_eq!(stat.expect("nothing is damaged"), Some(walked.stat.clone()));
+        assert!(!walked.is_damaged);
+    }
+    assert!(all.entries.iter().any(|walked| walked.stat.kind == Kind::Tombstone));
+    for limit in [1, 2, 5, names.len(), names.len() + 1] {
+        let mut seen: Vec<ObjectName> = Vec::new();
+        loop {
+            let page = store.walk(seen.last(), limit).await.expect("a walk can be made");
+            assert!(page.entries.len() <= limit && (!page.more || !page.entries.is_empty()));
+            seen.extend(page.entries.into_iter().map(|walked| walked.name));
+            if !page.more {
+                break;
+            }
+        }
+        assert_eq!(seen, names, "pages of {limit}");
+    }
+}
+
 pub(super) async fn check_tombstones_are_listed(store: &dyn Store) {
     put(store, "a", 1, &payload(10, 1)).await;
     put(store, "b", 1, &payload(10, 1)).await;

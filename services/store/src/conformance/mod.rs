@@ -6,11 +6,14 @@
 
 mod fixture;
 mod lists;
+mod mending;
 mod reads;
 mod versions;
 mod writes;
 
 use std::future::Future;
+
+use bytes::Bytes;
 
 use crate::Store;
 
@@ -41,8 +44,20 @@ where
     reads::check_a_reader_keeps_what_it_opened(&make().await).await;
     reads::check_reads_during_overwrites(&make().await).await;
     reads::check_stat_of_many(&make().await).await;
+    mending::check_that_nothing_is_damaged(&make().await).await;
     lists::check_order_and_prefixes(&make().await).await;
     lists::check_pages(&make().await).await;
     lists::check_buckets_are_apart(&make().await).await;
     lists::check_tombstones_are_listed(&make().await).await;
+    lists::check_a_walk_meets_everything(&make().await).await;
+}
+
+/// Checks that a copy that a read has found damaged is told from a sound one,
+/// and is replaced by the same version from elsewhere. `damage` spoils a payload
+/// that was stored, wherever the empty `store` keeps it.
+///
+/// # Panics
+/// When the store breaks a guarantee.
+pub async fn check_mending(store: &dyn Store, damage: impl Fn(&Bytes)) {
+    mending::check_mending(store, &damage).await;
 }

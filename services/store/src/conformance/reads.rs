@@ -80,13 +80,14 @@ pub(super) async fn check_exact_versions(store: &dyn Store) {
 }
 
 pub(super) async fn check_a_reader_keeps_what_it_opened(store: &dyn Store) {
-    for end in ["overwrite", "delete"] {
+    for end in ["overwrite", "delete", "forget"] {
         let old = payload(6_000_000, 1);
         put(store, end, 1, &old).await;
         let mut reading = store.read(&name(end), None, None).await.expect("it is there");
         let first = reading.bytes.next().await.expect("there is a chunk").expect("it is sound");
         match end {
             "delete" => drop(delete(store, end, 2).await),
+            "forget" => assert!(store.forget(&name(end), version(1)).await.expect("no fault")),
             _ => drop(put(store, end, 2, &payload(6_000_000, 2)).await),
         }
         let rest = collect(reading.bytes).await.expect("the old version is still readable");

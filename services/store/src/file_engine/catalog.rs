@@ -11,7 +11,7 @@ use super::name_hash::NameHash;
 use crate::decide::settled;
 use crate::index::{Counts, Index};
 use crate::metrics::{Corruption, StoreMetrics};
-use crate::{ListPage, ListRequest, PutOutcome, StoreError};
+use crate::{Held, ListPage, ListRequest, PutOutcome, StoreError, WalkPage};
 
 /// Names that are looked up under one hold of the lock.
 const NAMES_PER_HOLD: usize = 256;
@@ -86,6 +86,13 @@ impl Catalog {
         answers
     }
 
+    pub(super) fn inspect(&self, name: &ObjectName) -> Result<Option<Held>, StoreError> {
+        let state = self.read();
+        let Some(stat) = state.lookup(name)?.cloned() else { return Ok(None) };
+        let is_damaged = state.suspects.contains(&NameHash::of(name));
+        Ok(Some(Held { stat, is_damaged }))
+    }
+
     /// Whether what is there already answers a write, as
     /// [`settled`] says; a copy that refused a read does not.
     pub(super) fn settled(
@@ -148,6 +155,15 @@ impl Catalog {
     pub(super) fn page(&self, request: &ListRequest) -> ListPage {
         let state = self.read();
         ListPage { unreadable_count: state.unreadable.len() as u64, ..state.index.page(request) }
+    }
+
+    pub(super) fn walk(&self, after: Option<&ObjectName>, limit: usize) -> WalkPage {
+        let state = self.read();
+        let is_suspect = |name: &ObjectName| {
+            !state.suspects.is_empty() && state.suspects.contains(&NameHash::of(name))
+        };
+        let page = state.index.walk(after, limit, is_suspect);
+        WalkPage { unreadable_count: state.unreadable.len() as u64, ..page }
     }
 
     pub(super) fn counts(&self) -> Counts {

@@ -49,7 +49,8 @@ use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
 use crate::volume::prepare;
 use crate::{
-    ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
+    Usage, WalkPage,
 };
 
 /// Room that payloads leave free unless told otherwise: enough for some ten
@@ -219,6 +220,10 @@ impl Store for FileStore {
         answers
     }
 
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        names.iter().map(|name| self.shared.catalog.inspect(name)).collect()
+    }
+
     async fn read(
         &self,
         name: &ObjectName,
@@ -236,6 +241,10 @@ impl Store for FileStore {
         let page = self.shared.catalog.page(request);
         self.measured(Operation::List, started);
         Ok(page)
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        Ok(self.shared.catalog.walk(after, limit))
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

@@ -56,6 +56,7 @@ mod staging;
 mod stats;
 mod sync;
 mod volume;
+mod walk;
 mod writer;
 
 use std::fmt;
@@ -95,7 +96,8 @@ use crate::decide::{object, settled, tombstone};
 use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
 use crate::{
-    ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError, Usage,
+    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
+    Usage, WalkPage,
 };
 
 /// A volume whose writes go through a log.
@@ -251,24 +253,25 @@ impl LogStore {
 
     /// Answers at once what was looked up lately: the way to a thread that may
     /// block takes longer than most lookups.
-    async fn stats_of(&self, names: &[ObjectName]) -> Vec<StatAnswer> {
+    async fn entries_of(&self, names: &[ObjectName]) -> Vec<EntryAnswer> {
         let recent: Vec<_> = names.iter().map(|name| self.shared().lookup_recent(name)).collect();
         let unknown: Vec<_> =
             names.iter().zip(&recent).filter(|(_, recent)| recent.is_none()).collect();
         if unknown.is_empty() {
-            return recent.into_iter().flatten().map(stat_of).collect();
+            return recent.into_iter().flatten().collect();
         }
         let unknown: Vec<_> = unknown.into_iter().map(|(name, _)| name.clone()).collect();
         let shared = Arc::clone(self.shared());
-        let looked_up = self.shared().disk.run(move |_| {
-            Ok(unknown.iter().map(|name| stat_of(shared.lookup(name))).collect::<Vec<_>>())
-        });
+        let looked_up = self
+            .shared()
+            .disk
+            .run(move |_| Ok(unknown.iter().map(|name| shared.lookup(name)).collect::<Vec<_>>()));
         let (mut looked_up, lost) = match looked_up.await {
             Ok(answers) => (answers.into_iter(), StoreError::WorkLost),
             Err(error) => (Vec::new().into_iter(), error),
         };
         let mut next = || looked_up.next().unwrap_or_else(|| Err(lost.again()));
-        recent.into_iter().map(|recent| recent.map_or_else(&mut next, stat_of)).collect()
+        recent.into_iter().map(|recent| recent.unwrap_or_else(&mut next)).collect()
     }
 
     async fn settled(
@@ -287,11 +290,7 @@ impl LogStore {
     }
 }
 
-type StatAnswer = Result<Option<Stat>, StoreError>;
-
-fn stat_of(entry: Result<Option<Entry>, StoreError>) -> StatAnswer {
-    Ok(entry?.map(|entry| entry.stat))
-}
+type EntryAnswer = Result<Option<Entry>, StoreError>;
 
 /// Everything that blocks before the volume is open.
 fn prepare(
@@ -416,9 +415,16 @@ impl Store for LogStore {
 
     async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>> {
         let started = self.now();
-        let answers = self.stats_of(names).await;
+        let entries = self.entries_of(names).await.into_iter();
+        let answers = entries.map(|entry| Ok(entry?.map(|entry| entry.stat))).collect();
         self.measured(Operation::Stat, started);
         answers
+    }
+
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        let held = |entry: Entry| Held { is_damaged: entry.is_unreadable(), stat: entry.stat };
+        let entries = self.entries_of(names).await.into_iter();
+        entries.map(|entry| Ok(entry?.map(held))).collect()
     }
 
     async fn read(
@@ -439,6 +445,11 @@ impl Store for LogStore {
         let page = self.shared().disk.run(move |_| list::page(&shared, &request)).await;
         self.measured(Operation::List, started);
         page
+    }
+
+    async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {
+        let (shared, after) = (Arc::clone(self.shared()), after.cloned());
+        self.shared().disk.run(move |_| walk::page(&shared, after.as_ref(), limit)).await
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {

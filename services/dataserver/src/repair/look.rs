@@ -1,0 +1,268 @@
+//! Looks names up, like a reader, and does what follows.
+
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use holdfast_core::locate::Located;
+use holdfast_core::name::ObjectName;
+use holdfast_core::node::NodeId;
+use holdfast_core::object::{Kind, Stat};
+use holdfast_core::repair::{Plan, homes, in_charge, plan};
+use holdfast_core::version::Version;
+use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
+use holdfast_store::Walked;
+use tracing::{debug, error};
+
+use super::lap::{Found, Shape};
+use super::let_go::{LetGo, Release};
+use super::metrics::{Kind as Work, RepairMetrics};
+use super::pacer::Pacer;
+use super::{PAGE, RepairParts};
+use crate::admission::takes_data;
+
+/// How often a name is looked up again after something was done about it.
+const ROUNDS: usize = 4;
+
+/// What a copy may take beside its bytes.
+const COPY_GRACE: Duration = Duration::from_secs(60);
+
+/// No transfer between data servers is slower than this and still worth it.
+const SLOWEST_BYTES: u64 = 256 * 1024;
+
+/// What is done about one name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step {
+    Rest,
+    Wait,
+    Copy { stat: Stat, from: Vec<NodeId>, to: Vec<NodeId> },
+    Forget(Version),
+    LetGo { version: Version, rely_on: Vec<NodeId> },
+}
+
+/// A name that is looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Subject {
+    pub(super) name: ObjectName,
+    /// Whether the copy that is here is known to be damaged.
+    pub(super) is_damaged: bool,
+}
+
+impl From<Walked> for Subject {
+    fn from(walked: Walked) -> Self {
+        Self { name: walked.name, is_damaged: walked.is_damaged }
+    }
+}
+
+/// See the module.
+pub(super) struct Look {
+    parts: RepairParts,
+    own: NodeId,
+    let_go: LetGo,
+    pacer: Pacer,
+}
+
+impl Look {
+    pub(super) fn new(parts: RepairParts, let_go: LetGo, pacer: Pacer) -> Self {
+        let own = parts.reporter.own().node;
+        Self { parts, own, let_go, pacer }
+    }
+
+    /// Whether something was left to be done.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.let_go.is_unfinished()
+    }
+
+    pub(super) fn take_unfinished(&self) -> bool {
+        self.let_go.take_unfinished()
+    }
+
+    pub(super) fn set_unfinished(&self) {
+        self.let_go.set_unfinished();
+    }
+
+    /// Looks all of them up at once, so that they share messages, and does what
+    /// follows, which the pacer bounds.
+    pub(super) async fn look(&self, subjects: Vec<Subject>, shape: &Shape) -> Found {
+        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape));
+        let mut settled = stream::iter(settled).buffer_unordered(PAGE);
+        let (mut found, mut releases) = (Found::default(), Vec::new());
+        while let Some((one, release)) = settled.next().await {
+            found.add(&one);
+            releases.extend(release);
+        }
+        found.unfinished += self.let_go.begin(releases);
+        found
+    }
+
+    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, Option<Release>) {
+        for round in 1..=ROUNDS {
+            let Ok(located) = self.parts.objects.locate(&subject.name).await else { break };
+            let homes = homes(&subject.name, &shape.candidates, &shape.policy);
+            let mut found = count(self.own, &subject, &located, &homes, shape);
+            let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
+            let done = match step {
+                Step::Rest => return (found, None),
+                Step::Wait => break,
+                Step::LetGo { version, rely_on } => {
+                    return (found, Some(Release { name: subject.name, version, rely_on }));
+                }
+                Step::Forget(version) => self.forget(&subject, version).await,
+                Step::Copy { stat, from, to } => {
+                    let mut all = true;
+                    for node in to {
+                        all &= self.copy(&subject, &located, &stat, &from, node).await;
+                        subject.is_damaged &= node != self.own || !all;
+                    }
+                    all
+                }
+            };
+            if !done || round == ROUNDS {
+                found.unfinished = 1;
+                return (found, None);
+            }
+        }
+        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, None)
+    }
+
+    fn takes_data(&self) -> bool {
+        takes_data(self.parts.reporter.state())
+    }
+
+    async fn forget(&self, subject: &Subject, version: Version) -> bool {
+        let forgotten = self.parts.gate.forget(subject.name.clone(), version).await;
+        if let Err(error) = &forgotten {
+            debug!(key = %subject.name, %version, %error, "a superseded copy was not forgotten");
+        }
+        self.metrics().on_work(Work::Forget, forgotten.is_ok());
+        forgotten.is_ok()
+    }
+
+    /// Has `node` take a version. True when it has that or a newer one.
+    async fn copy(
+        &self,
+        subject: &Subject,
+        located: &Located,
+        stat: &Stat,
+        from: &[NodeId],
+        node: NodeId,
+    ) -> bool {
+        let asked = self.parts.runtime.now();
+        let _turn = self.pacer.turn(stat.size_bytes).await;
+        // The receiver refuses what was found out too long ago.
+        let waited = self.parts.runtime.now().saturating_sub(asked);
+        if waited > self.parts.gate.window() / 2 {
+            let Ok(again) = self.parts.objects.locate(&subject.name).await else { return false };
+            let newest = again.newest().map(|replica| replica.stat.version);
+            if newest != Some(stat.version) || !again.complete {
+                return false;
+            }
+            return self.send(subject, &again, stat, from, node).await;
+        }
+        self.send(subject, located, stat, from, node).await
+    }
+
+    async fn send(
+        &self,
+        subject: &Subject,
+        located: &Located,
+        stat: &Stat,
+        from: &[NodeId],
+        node: NodeId,
+    ) -> bool {
+        let snapshot = self.parts.cluster.snapshot();
+        let Some((member, stamp)) = snapshot.view.member(node).zip(located.stamp(node)) else {
+            return false;
+        };
+        let from = from.iter().copied().filter(|source| *source != node).collect();
+        let (name, stat) = (subject.name.clone(), stat.clone());
+        let size_bytes = stat.size_bytes;
+        let request = CopyRequest { name, stat, from, stamp, ballot: None };
+        let limit = COPY_GRACE + Duration::from_secs(size_bytes / SLOWEST_BYTES);
+        let copied = self.parts.data_servers.copy(&member.address, node, &request, limit).await;
+        match &copied {
+            Ok(answer) if answer.outcome == WriteOutcome::Stored => {
+                self.metrics().bytes.inc_by(size_bytes);
+            }
+            Ok(_) => {}
+            Err(error) => debug!(key = %subject.name, %node, %error, "a copy was not made"),
+        }
+        self.metrics().on_work(Work::Copy, copied.is_ok());
+        copied.is_ok()
+    }
+
+    fn metrics(&self) -> &RepairMetrics {
+        &self.parts.metrics
+    }
+}
+
+/// What is done about a name whose copies are where `located` says, and should
+/// be at `homes`.
+fn choose(
+    own: NodeId,
+    subject: &Subject,
+    located: &Located,
+    homes: &[NodeId],
+    shape: &Shape,
+    takes_data: bool,
+) -> Step {
+    match plan(own, located, homes, &shape.policy) {
+        Plan::Wait => Step::Wait,
+        Plan::Forget { version } => Step::Forget(version),
+        Plan::LetGo { version, rely_on } => Step::LetGo { version, rely_on },
+        // First of all, what is here must be whole.
+        Plan::Rest | Plan::Copy { .. } if subject.is_damaged => {
+            mend(own, subject, located, takes_data)
+        }
+        Plan::Rest => Step::Rest,
+        Plan::Copy { stat, from, to } => Step::Copy { stat, from, to },
+    }
+}
+
+/// A damaged copy is taken anew from others that have the newest version.
+fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> Step {
+    let Some(newest) = located.newest().filter(|newest| newest.stat.kind == Kind::Object) else {
+        return Step::Rest;
+    };
+    let others = located.newest_holders().map(|replica| replica.node);
+    let from: Vec<NodeId> = others.filter(|node| *node != own).collect();
+    if from.is_empty() {
+        error!(key = %subject.name, "the only copy that is known is damaged");
+        return Step::Rest;
+    }
+    if !takes_data || located.stamp(own).is_none() {
+        return Step::Rest;
+    }
+    Step::Copy { stat: newest.stat.clone(), from, to: vec![own] }
+}
+
+/// What `located` says of one name, before anything is done about it.
+fn count(
+    own: NodeId,
+    subject: &Subject,
+    located: &Located,
+    homes: &[NodeId],
+    shape: &Shape,
+) -> Found {
+    let mut found = Found { looked_at: 1, ..Found::default() };
+    let Some(newest) = located.newest() else { return found };
+    let holds = |node: NodeId| located.newest_holders().any(|replica| replica.node == node);
+    let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
+    let lasting = located.lasting.saturating_sub(usize::from(is_lost));
+    found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
+    let is_settled = homes.iter().all(|home| holds(*home)) && !is_lost;
+    found.unfinished = u64::from(!is_settled);
+    if in_charge(located, homes) == Some(own) {
+        if newest.stat.kind == Kind::Object {
+            let place = lasting.min(found.by_copies.len() - 1);
+            if let Some(count) = found.by_copies.get_mut(place) {
+                *count = 1;
+            }
+        }
+        found.under_replicated = u64::from(lasting < shape.policy.replicas());
+    }
+    found
+}
+
+#[cfg(test)]
+#[path = "look_tests.rs"]
+mod tests;
