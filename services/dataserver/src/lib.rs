@@ -31,3 +31,5 @@ pub mod report;
 pub mod routes;
 pub mod server;
 pub mod staging;
+#[cfg(test)]
+mod test_support;

@@ -1,0 +1,222 @@
+//! What the unit tests of several rooms share.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use holdfast_core::name::{Key, ObjectName};
+use holdfast_core::node::Generation;
+use holdfast_core::object::{Metadata, Stat};
+use holdfast_core::version::Version;
+use holdfast_runtime::{BoxFuture, Clock, Runtime};
+use holdfast_store::{
+    Held, ListPage, ListRequest, MemoryStore, Payload, PutOutcome, Staged, Staging,
+    Stamp as Content, Store, StoreError, Usage,
+};
+use holdfast_telemetry::metrics::Metrics;
+use tokio::sync::Semaphore;
+
+use crate::floor::Floor;
+use crate::gate::{Gate, GateParts};
+use crate::metrics::DataServerMetrics;
+
+/// The run that the tests are in.
+pub(crate) const OWN: Generation = Generation(7);
+
+/// So the window is a minute.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Wall clock of the tests, in Unix milliseconds.
+pub(crate) const WALL_MILLIS: u64 = 1_000_000;
+
+/// A clock that stands still until it is moved. Sleeping takes real time.
+#[derive(Debug, Default)]
+pub(crate) struct ManualClock(Mutex<Duration>);
+
+impl ManualClock {
+    pub(crate) fn advance(&self, by: Duration) {
+        *self.0.lock().expect("no panic") += by;
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Duration {
+        *self.0.lock().expect("no panic")
+    }
+
+    fn unix_millis(&self) -> u64 {
+        WALL_MILLIS
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Runtime::real().sleep(duration)
+    }
+}
+
+/// A directory of its own, removed in the end.
+#[derive(Debug)]
+pub(crate) struct TempDir(PathBuf);
+
+impl TempDir {
+    pub(crate) fn new() -> Self {
+        let path = std::env::temp_dir();
+        let path = path.join(format!("holdfast-unit-{:032x}", Runtime::real().random_u128()));
+        Runtime::real().files().create_directories(&path).expect("writable");
+        Self(path)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        // What stays is in the temporary directory, where nobody minds.
+        let _ = Runtime::real().files().remove_directory_all(&self.0);
+    }
+}
+
+pub(crate) fn name(key: &str) -> ObjectName {
+    ObjectName::seed(Key::new(key).expect("short"))
+}
+
+/// Versions by number, at the wall clock of the tests.
+pub(crate) fn version(number: u64) -> Version {
+    Version::from_parts((WALL_MILLIS << 16) + number, 1)
+}
+
+pub(crate) fn content(number: u64) -> Content {
+    Content { version: version(number), metadata: Metadata::default() }
+}
+
+pub(crate) fn metrics() -> DataServerMetrics {
+    DataServerMetrics::new(&Metrics::new("test").expect("fixed names")).expect("fixed names")
+}
+
+/// A gate over a store in memory, under a clock that is moved by hand.
+pub(crate) struct Rig {
+    pub(crate) clock: Arc<ManualClock>,
+    pub(crate) runtime: Runtime,
+    pub(crate) store: SlowStore,
+    pub(crate) gate: Gate,
+    pub(crate) metrics: DataServerMetrics,
+    pub(crate) directory: TempDir,
+}
+
+impl Rig {
+    pub(crate) async fn new() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        clock.advance(Duration::from_secs(1_000));
+        let runtime = Runtime::real().with_clock(Arc::clone(&clock) as _);
+        let (directory, store, metrics) = (TempDir::new(), SlowStore::default(), metrics());
+        let gate = Gate::new(GateParts {
+            runtime: runtime.clone(),
+            store: Arc::new(store.clone()),
+            generation: OWN,
+            heartbeat_interval: INTERVAL,
+            floor: Floor::open(&runtime, directory.path()).await.expect("an empty directory"),
+            metrics: metrics.clone(),
+        });
+        Self { clock, runtime, store, gate, metrics, directory }
+    }
+
+    pub(crate) async fn stage(&self, payload: &'static [u8]) -> Box<dyn Staged> {
+        let mut staging = self.store.stage(None).await.expect("room");
+        staging.write(payload.into()).await.expect("room");
+        staging.finish().await.expect("room")
+    }
+
+    pub(crate) async fn stat(&self, key: &str) -> Option<Stat> {
+        self.store.stat(&[name(key)]).await.remove(0).expect("memory")
+    }
+}
+
+/// A store in memory whose commits can be held up, after they were let in.
+#[derive(Clone, Debug)]
+pub(crate) struct SlowStore {
+    pub(crate) memory: MemoryStore,
+    /// One permit for each commit that may go on.
+    pub(crate) may_commit: Arc<Semaphore>,
+    /// Commits that have begun.
+    begun: Arc<AtomicU64>,
+}
+
+impl Default for SlowStore {
+    fn default() -> Self {
+        let may_commit = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
+        Self { memory: MemoryStore::new(), may_commit, begun: Arc::default() }
+    }
+}
+
+impl SlowStore {
+    /// From now on commits wait for a permit.
+    pub(crate) fn hold(&self) {
+        self.may_commit.forget_permits(Semaphore::MAX_PERMITS);
+    }
+
+    pub(crate) async fn await_commit(&self) {
+        while self.begun.load(Ordering::SeqCst) == 0 {
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for SlowStore {
+    async fn stage(&self, size_bytes: Option<u64>) -> Result<Box<dyn Staging>, StoreError> {
+        self.memory.stage(size_bytes).await
+    }
+
+    async fn commit(
+        &self,
+        name: ObjectName,
+        stamp: Content,
+        staged: Box<dyn Staged>,
+    ) -> Result<PutOutcome, StoreError> {
+        self.begun.fetch_add(1, Ordering::SeqCst);
+        self.may_commit.acquire().await.expect("never closed").forget();
+        // Between what was decided and what is done anything may run.
+        tokio::task::yield_now().await;
+        self.memory.commit(name, stamp, staged).await
+    }
+
+    async fn delete(&self, name: ObjectName, stamp: Content) -> Result<PutOutcome, StoreError> {
+        self.memory.delete(name, stamp).await
+    }
+
+    async fn forget(&self, name: &ObjectName, version: Version) -> Result<bool, StoreError> {
+        self.memory.forget(name, version).await
+    }
+
+    async fn stat(&self, names: &[ObjectName]) -> Vec<Result<Option<Stat>, StoreError>> {
+        self.memory.stat(names).await
+    }
+
+    async fn inspect(&self, names: &[ObjectName]) -> Vec<Result<Option<Held>, StoreError>> {
+        self.memory.inspect(names).await
+    }
+
+    async fn read(
+        &self,
+        name: &ObjectName,
+        version: Option<Version>,
+        range: Option<std::ops::Range<u64>>,
+    ) -> Result<Payload, StoreError> {
+        self.memory.read(name, version, range).await
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError> {
+        self.memory.list(request).await
+    }
+
+    async fn usage(&self) -> Result<Usage, StoreError> {
+        self.memory.usage().await
+    }
+
+    fn poisoned(&self) -> Option<String> {
+        self.memory.poisoned()
+    }
+}
