@@ -6,10 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use holdfast_bus::{Bus, MemoryBroker, MemoryBrokerOptions, Topic};
+use holdfast_coordinator::cluster::{Cluster, ClusterConfig, ClusterParts, Peers};
+use holdfast_coordinator::data_servers::DataServers;
+use holdfast_coordinator::metrics::ClusterMetrics;
 use holdfast_core::name::{Key, ObjectName};
-use holdfast_core::node::Generation;
+use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Metadata, Stat};
+use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::version::Version;
+use holdfast_http::client::{ClientLimits, HttpClient};
 use holdfast_runtime::{BoxFuture, Clock, Runtime};
 use holdfast_store::{
     Held, ListPage, ListRequest, MemoryStore, Payload, PutOutcome, Staged, Staging,
@@ -21,6 +27,7 @@ use tokio::sync::Semaphore;
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
 use crate::metrics::DataServerMetrics;
+use crate::report::{Own, Reporter};
 
 /// The run that the tests are in.
 pub(crate) const OWN: Generation = Generation(7);
@@ -30,6 +37,61 @@ pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Wall clock of the tests, in Unix milliseconds.
 pub(crate) const WALL_MILLIS: u64 = 1_000_000;
+
+/// Who the tests are.
+pub(crate) const OWN_NODE: NodeId = NodeId::from_bits(100);
+
+pub(crate) fn own() -> Own {
+    Own {
+        node: OWN_NODE,
+        generation: OWN,
+        address: "127.0.0.1:1".parse().expect("an address"),
+        weight: 1,
+        zone: None,
+    }
+}
+
+pub(crate) fn entry(id: NodeId, state: MemberState, address: &Address) -> Entry {
+    let generation = if id == OWN_NODE { OWN } else { Generation(1) };
+    let address = address.clone();
+    Entry { id, epoch: 0, lost: false, state, generation, address, weight: 1, zone: None }
+}
+
+pub(crate) fn data_servers() -> DataServers {
+    DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()))
+}
+
+/// What is known of the cluster: this roster.
+pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
+    let broker = MemoryBroker::new(runtime.clone(), MemoryBrokerOptions::default());
+    let (bus, inbox) = broker.connect(&[Topic::ApiServers]);
+    let (cluster, _task) = Cluster::start(ClusterParts {
+        runtime: runtime.clone(),
+        config: ClusterConfig {
+            heartbeat_interval: INTERVAL,
+            heartbeat_expiry: INTERVAL * 2,
+            peers: Peers::default(),
+            own: Some(OWN_NODE),
+        },
+        roster,
+        keeper: None,
+        heartbeats: inbox.api_servers,
+        health: bus.health(),
+        data_servers: data_servers(),
+        metrics: ClusterMetrics::new(&Metrics::new("test").expect("fixed names"))
+            .expect("fixed names"),
+    });
+    let mut known = cluster.watch();
+    let published = known.wait_for(|snapshot| snapshot.view.founded).await;
+    assert!(published.is_ok(), "the task runs");
+    cluster
+}
+
+/// Reports for a store in memory.
+pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
+    let store = Arc::new(rig.store.clone());
+    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, 1))
+}
 
 /// A clock that stands still until it is moved. Sleeping takes real time.
 #[derive(Debug, Default)]
