@@ -1,29 +1,12 @@
-use holdfast_bus::{MemoryBroker, MemoryBrokerOptions, Topic};
 use holdfast_core::node::{Generation, NodeId};
-use holdfast_core::roster::{MemberState, Roster};
 
 use super::*;
 use crate::gate::Basis;
-use crate::test_support::{OWN, OWN_NODE, Rig, cluster, content, entry, name, own, version};
+use crate::test_support::{
+    OWN, OWN_NODE, Rig, answerer, cluster, content, name, roster_of_own, version,
+};
 
 const OTHER: NodeId = NodeId::from_bits(1);
-
-async fn answerer(rig: &Rig) -> Answerer {
-    let own = own();
-    let entry = entry(OWN_NODE, MemberState::Active, &own.address);
-    let roster = Roster::found(NodeId::from_bits(9), Default::default(), entry);
-    let broker = MemoryBroker::new(rig.runtime.clone(), MemoryBrokerOptions::default());
-    let (bus, _inbox) = broker.connect(&Topic::ALL);
-    Answerer::new(
-        rig.runtime.clone(),
-        own,
-        Arc::new(rig.store.clone()),
-        rig.gate.clone(),
-        cluster(&rig.runtime, roster).await,
-        bus,
-        rig.metrics.clone(),
-    )
-}
 
 fn asks(keys: &[&str], stamps: &[(NodeId, Stamp)], promises: &[(u32, u64)]) -> BatchRequest {
     BatchRequest {
@@ -44,7 +27,7 @@ async fn delete(rig: &Rig, key: &str, number: u64) {
 #[tokio::test]
 async fn who_builds_on_nothing_of_this_run_or_comes_late_gets_a_stamp_and_nothing_else() {
     let rig = Rig::new().await;
-    let answerer = answerer(&rig).await;
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
     delete(&rig, "a", 3).await;
     let first = answerer.answer(&asks(&["a"], &[], &[])).await;
     assert!(!first.late && first.found.len() == 1, "nobody's stamp: an asker that has none");
@@ -69,7 +52,7 @@ async fn who_builds_on_nothing_of_this_run_or_comes_late_gets_a_stamp_and_nothin
 #[tokio::test]
 async fn a_promise_comes_with_what_was_there_and_below_the_floor() {
     let rig = Rig::new().await;
-    let answerer = answerer(&rig).await;
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
     assert_eq!(answerer.answer(&asks(&["a"], &[], &[])).await.floor, None);
     delete(&rig, "a", 3).await;
     delete(&rig, "b", 8).await;

@@ -13,6 +13,7 @@ use holdfast_coordinator::metrics::ClusterMetrics;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Metadata, Stat};
+use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::version::Version;
 use holdfast_http::client::{ClientLimits, HttpClient};
@@ -26,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
+use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
 use crate::report::{Own, Reporter};
 
@@ -91,6 +93,21 @@ pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
 pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
     let store = Arc::new(rig.store.clone());
     Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, 1))
+}
+
+/// A cluster of this data server alone.
+pub(crate) fn roster_of_own() -> Roster {
+    let entry = entry(OWN_NODE, MemberState::Active, &own().address);
+    Roster::found(NodeId::from_bits(9), Policy::default(), entry)
+}
+
+/// Answers from a store in memory.
+pub(crate) fn answerer(rig: &Rig, cluster: Cluster) -> Answerer {
+    let broker = MemoryBroker::new(rig.runtime.clone(), MemoryBrokerOptions::default());
+    let (bus, _inbox) = broker.connect(&Topic::ALL);
+    let store = Arc::new(rig.store.clone());
+    let (runtime, gate, metrics) = (rig.runtime.clone(), rig.gate.clone(), rig.metrics.clone());
+    Answerer::new(runtime, own(), store, gate, cluster, bus, metrics)
 }
 
 /// A clock that stands still until it is moved. Sleeping takes real time.
