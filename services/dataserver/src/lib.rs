@@ -39,3 +39,5 @@ pub mod scrub;
 pub mod server;
 pub mod staging;
 pub mod steward;
+#[cfg(test)]
+mod test_support;

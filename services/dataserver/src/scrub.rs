@@ -141,8 +141,8 @@ impl Scrub {
     /// What it takes to read everything within the interval, with some room.
     async fn rate(&self) -> u64 {
         let live = self.parts.store.usage().await.map_or(0, |usage| usage.live_bytes);
-        let seconds = (self.parts.interval.as_secs_f64() * 0.9).max(1.0);
-        ((live as f64 / seconds) as u64).max(LEAST_RATE_BYTES)
+        let seconds = (self.parts.interval.as_secs() * 9 / 10).max(1);
+        (live / seconds).max(LEAST_RATE_BYTES)
     }
 
     /// Goes on to the end, unless somebody asks to begin again.
