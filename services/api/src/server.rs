@@ -47,7 +47,7 @@ pub async fn run(
     let servers = Servers {
         public: routes::routes(&coordinator.objects),
         route_of: routes::template,
-        admin: admin::routes(runtime.clone(), cluster.clone()),
+        admin: admin::routes(coordinator.operators(&runtime, settings)),
         health: Arc::new(Readiness { cluster, shutdown: shutdown.clone() }),
         metrics,
     };

@@ -1,62 +1,66 @@
-//! `GET /admin/dataservers`: who the data servers are, for operators.
+//! What operators ask on the admin port.
+//!
+//! | method and path | meaning |
+//! |---|---|
+//! | `GET /admin/dataservers` | who the data servers are, and how they are |
+//! | `POST /admin/dataservers/<id>/drain` | have it hand over what it holds, and retire |
+//! | `DELETE /admin/dataservers/<id>/drain` | take that back |
+//! | `POST /admin/dataservers/<id>/retire` | give up one that is not heard |
 
-use std::collections::BTreeSet;
+mod change;
+mod list;
 
-use holdfast_core::membership::{Hearing, Member, Moment};
-use holdfast_core::roster::{Entry, MemberState};
+use holdfast_http::problem::Problem;
 use holdfast_runtime::Runtime;
-use serde_json::{Value, json};
+use http::StatusCode;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 
-use crate::cluster::{Cluster, Snapshot};
+use self::change::Change;
+use crate::cluster::Changer;
+
+/// What operators' requests are answered with.
+#[derive(Debug, Clone)]
+pub struct Operators {
+    /// The seam.
+    pub runtime: Runtime,
+    /// How members are told of changes.
+    pub changer: Changer,
+}
 
 /// The operators' paths.
 #[must_use]
-pub fn routes(runtime: Runtime, cluster: Cluster) -> BoxedFilter<(Response,)> {
-    warp::path!("admin" / "dataservers")
-        .and(warp::get())
-        .map(move || list(&cluster.snapshot(), runtime.now()).into_response())
-        .boxed()
+pub fn routes(operators: Operators) -> BoxedFilter<(Response,)> {
+    let listing = operators.clone();
+    let list = warp::path!("admin" / "dataservers").and(warp::get()).map(move || {
+        let snapshot = listing.changer.cluster.snapshot();
+        list::list(&snapshot, listing.runtime.now()).into_response()
+    });
+    let with = warp::any().map(move || operators.clone());
+    let change = warp::path!("admin" / "dataservers" / String / String)
+        .and(warp::method())
+        .and(warp::query::raw().or(warp::any().map(String::new)).unify())
+        .and(with)
+        .then(handle_change);
+    list.or(change).unify().boxed()
 }
 
-fn list(snapshot: &Snapshot, now: Moment) -> warp::reply::Json {
-    let members = snapshot.view.members.iter().map(|member| describe(member, snapshot, now));
-    let retired = snapshot.roster.entries().filter(|e| e.state == MemberState::Retired);
-    let guests: BTreeSet<&str> = snapshot.view.guests.iter().map(|guest| guest.as_str()).collect();
-    warp::reply::json(&json!({
-        "cluster": snapshot.roster.cluster,
-        "roster_digest": snapshot.view.digest,
-        "dataservers": members.chain(retired.map(describe_retired)).collect::<Vec<_>>(),
-        "guests": guests,
-    }))
+async fn handle_change(
+    id: String,
+    what: String,
+    method: http::Method,
+    query: String,
+    operators: Operators,
+) -> Response {
+    let answer = match Change::parse(&method, &what, &query) {
+        Ok(change) => change.carry_out(&id, &operators).await,
+        Err(problem) => Err(problem),
+    };
+    answer.unwrap_or_else(|problem| Reply::into_response(*problem))
 }
 
-fn describe(member: &Member, snapshot: &Snapshot, now: Moment) -> Value {
-    let age = member.last_heard.map(|heard| now.saturating_sub(heard).as_secs_f64());
-    let zone = snapshot.roster.get(member.id).and_then(|entry| entry.zone.as_deref());
-    json!({
-        "node": member.id,
-        "address": member.address,
-        "generation": member.generation,
-        "state": member.state,
-        "hearing": member.hearing.as_str(),
-        "takes_data": member.in_roster
-            && member.state == MemberState::Active
-            && member.hearing == Hearing::Heard,
-        "last_heard_seconds_ago": age,
-        "free_bytes": member.free_bytes,
-        "total_bytes": member.total_bytes,
-        "zone": zone,
-    })
-}
-
-fn describe_retired(entry: &Entry) -> Value {
-    json!({
-        "node": entry.id,
-        "address": entry.address,
-        "generation": entry.generation,
-        "state": entry.state,
-    })
+/// What is refused for a path that is none.
+fn no_route() -> Box<Problem> {
+    Box::new(Problem::new(StatusCode::NOT_FOUND, "no-route", "there is nothing at this path"))
 }

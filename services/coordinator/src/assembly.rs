@@ -9,7 +9,8 @@ use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::metrics::Metrics;
 use tokio::sync::mpsc;
 
-use crate::cluster::{Cluster, ClusterConfig, ClusterParts, RosterKeeper};
+use crate::admin::Operators;
+use crate::cluster::{Changer, Cluster, ClusterConfig, ClusterParts, RosterKeeper};
 use crate::data_servers::DataServers;
 use crate::locator::{Locator, LocatorConfig, LocatorParts};
 use crate::metrics::{ClusterMetrics, LocateMetrics, ObjectMetrics};
@@ -36,6 +37,7 @@ pub struct Coordinator {
     pub data_servers: DataServers,
     /// What clients do.
     pub objects: Objects,
+    own: Option<NodeId>,
     tasks: [Task; 2],
 }
 
@@ -95,7 +97,19 @@ impl Coordinator {
             data_servers.clone(),
             ObjectMetrics::new(metrics)?,
         );
-        Ok(Self { cluster, data_servers, objects, tasks: [cluster_task, locator_task] })
+        Ok(Self { cluster, data_servers, objects, own: node, tasks: [cluster_task, locator_task] })
+    }
+
+    /// What operators' requests are answered with.
+    #[must_use]
+    pub fn operators(&self, runtime: &Runtime, settings: &CommonSettings) -> Operators {
+        let changer = Changer {
+            cluster: self.cluster.clone(),
+            data_servers: self.data_servers.clone(),
+            own: self.own,
+            limit: settings.heartbeat_interval,
+        };
+        Operators { runtime: runtime.clone(), changer }
     }
 
     /// Ends membership and locate; requests that still come fail.

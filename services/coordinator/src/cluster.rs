@@ -6,6 +6,7 @@
 //! a data server; a data server also has its roster persisted before anybody
 //! is told of it.
 
+mod change;
 mod discovery;
 mod task;
 
@@ -25,6 +26,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::data_servers::DataServers;
 use crate::metrics::ClusterMetrics;
+pub use change::{Changer, Told};
 pub use discovery::Peers;
 
 /// How membership is timed.

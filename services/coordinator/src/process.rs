@@ -6,6 +6,7 @@
 //! | 1 | it could not start or go on; the log says why |
 //! | 64 | arguments or settings are wrong; nothing was opened or bound |
 //! | 74 | a sync of the volume failed, or its index was found damaged; start it again |
+//! | 75 | the data server was given up by the others; start it again, and it joins as a new, empty member |
 //!
 //! A [`Command`] has exit statuses of its own.
 
@@ -33,6 +34,9 @@ pub const EXIT_USAGE: u8 = 64;
 /// As in sysexits.h: the disk failed. A start of the volume reads what the disk
 /// still holds, so whoever watches the process should start it again.
 const EXIT_IO: u8 = 74;
+
+/// As in sysexits.h: not a fault of its own, and the next start does better.
+const EXIT_RETIRED: u8 = 75;
 
 /// A binary, as its `main` describes it.
 #[derive(Debug, Clone, Copy)]
@@ -200,8 +204,12 @@ where
 }
 
 fn status_of(error: &anyhow::Error) -> u8 {
-    let is_failed = |cause: &StartError| matches!(cause, StartError::VolumeFailed { .. });
-    if error.chain().filter_map(|cause| cause.downcast_ref()).any(is_failed) { EXIT_IO } else { 1 }
+    let status = |cause: &StartError| match cause {
+        StartError::VolumeFailed { .. } => Some(EXIT_IO),
+        StartError::Retired => Some(EXIT_RETIRED),
+        _ => None,
+    };
+    error.chain().filter_map(|cause| cause.downcast_ref()).find_map(status).unwrap_or(1)
 }
 
 /// What the arguments ask for.
@@ -267,6 +275,7 @@ mod tests {
         assert_eq!(status_of(&failed().into()), 74);
         let wrapped = anyhow::Error::from(failed()).context("the data server failed");
         assert_eq!(status_of(&wrapped), 74);
+        assert_eq!(status_of(&StartError::Retired.into()), 75);
         let other = StartError::Advertise { reason: "no port".into() };
         assert_eq!(status_of(&other.into()), 1);
         assert_eq!(status_of(&anyhow::anyhow!("something else")), 1);

@@ -49,6 +49,10 @@ pub enum StartError {
     /// The volume could not be opened.
     #[error("the volume cannot be used: {0}")]
     Volume(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// This member of the cluster has retired: the next start makes the volume
+    /// a new one.
+    #[error("this data server was given up by the others; the next start joins as a new member")]
+    Retired,
     /// The volume takes no more writes: a sync failed, or its index was found
     /// damaged. The next start puts in order what can be.
     #[error("the volume takes no more writes: {reason}")]

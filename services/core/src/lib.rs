@@ -15,6 +15,7 @@
 //! | [`membership`] | who is heard, and who is silent |
 //! | [`locate`] | what the answers of the members prove |
 //! | [`admission`] | when a new member may take data |
+//! | [`lifecycle`] | who drains, who is lost, who retires |
 //! | [`policy`] | how many copies there are, and how many answer for an object |
 //! | [`stamp`] | how old a message is |
 //! | [`replica`] | what one member takes, promises and keeps |
@@ -24,6 +25,7 @@
 //! | [`settings`] | how environment variables are read |
 
 pub mod admission;
+pub mod lifecycle;
 pub mod locate;
 pub mod membership;
 pub mod name;

@@ -223,3 +223,7 @@ impl Copier {
         Ok(staged)
     }
 }
+
+#[cfg(test)]
+#[path = "copies_tests.rs"]
+mod tests;

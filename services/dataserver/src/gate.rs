@@ -24,7 +24,7 @@ use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{PutOutcome, Staged, Stamp as Content, Store, StoreError};
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::warn;
+use tracing::{Instrument, Span, warn};
 
 use crate::floor::Floor;
 use crate::identity::IdentityError;
@@ -370,6 +370,7 @@ impl Gate {
         work: impl Future<Output = Result<T, GateError>> + Send + 'static,
     ) -> Result<T, GateError> {
         let (done, result) = oneshot::channel();
+        let work = work.instrument(Span::current());
         self.runtime.spawn(task, async move {
             // Nobody may wait for it any more.
             let _ = done.send(work.await);

@@ -1,1 +1,254 @@
+use holdfast_core::wire::locate::MAX_BATCH_NAMES;
 
+use super::*;
+use crate::test_support::{INTERVAL, OWN, Rig, WALL_MILLIS, content, name, version};
+
+const SOON: Duration = Duration::from_millis(30);
+
+impl Rig {
+    fn stamp(&self) -> Stamp {
+        Stamp::at(OWN, self.runtime.now())
+    }
+
+    async fn commit(
+        &self,
+        key: &str,
+        number: u64,
+        basis: Basis,
+    ) -> Result<WriteOutcome, GateError> {
+        let staged = self.stage(b"payload").await;
+        self.gate.commit(name(key), basis, content(number), staged).await
+    }
+
+    async fn put(&self, key: &str, number: u64) -> Result<WriteOutcome, GateError> {
+        self.commit(key, number, Basis::default()).await
+    }
+
+    fn pass(&self, windows: u32) {
+        self.clock.advance(self.gate.window() * windows);
+    }
+}
+
+fn under(ballot: u64) -> Basis {
+    Basis { ballot: Some(version(ballot)), ..Basis::default() }
+}
+
+fn is_promised<T>(result: &Result<T, GateError>) -> bool {
+    matches!(result, Err(GateError::Promised(_)))
+}
+
+fn asks(node: u128, copies: &[(&str, u64)]) -> PinRequest {
+    let copies = copies.iter().map(|(key, number)| (name(key), version(*number)));
+    let (node, generation) = (NodeId::from_bits(node), Generation(1));
+    PinRequest { node, generation, copies: copies.collect() }
+}
+
+#[tokio::test]
+async fn a_stamp_that_is_old_or_of_another_run_lets_nothing_in() {
+    let rig = Rig::new().await;
+    assert_eq!(rig.gate.window(), INTERVAL * 6);
+    let stamp = rig.stamp();
+    let basis = |stamp| Basis { stamp: Some(stamp), ballot: None };
+    let stored = rig.commit("a", 1, basis(stamp)).await.expect("it is fresh");
+    assert_eq!(stored, WriteOutcome::Stored);
+    for generation in [OWN.0 - 1, OWN.0 + 1] {
+        let other = Stamp { generation: Generation(generation), ..stamp };
+        let refused = rig.commit("a", 2, basis(other)).await;
+        assert!(matches!(refused, Err(GateError::Stale(StampError::AnotherRun))), "{refused:?}");
+    }
+    rig.pass(1);
+    let refused = rig.commit("a", 2, basis(stamp)).await;
+    assert!(matches!(refused, Err(GateError::Stale(StampError::TooOld { .. }))), "{refused:?}");
+    let refused = rig.gate.delete(name("a"), basis(stamp), content(2)).await;
+    assert!(matches!(refused, Err(GateError::Stale(_))), "{refused:?}");
+    assert_eq!(rig.stat("a").await.expect("as it was").version, version(1));
+    assert_eq!(rig.metrics.stale_stamps.get(), 4);
+}
+
+#[tokio::test]
+async fn a_promise_keeps_out_what_is_older_but_for_its_own_ballot() {
+    let rig = Rig::new().await;
+    rig.put("a", 1).await.expect("stored");
+    let promised = rig.gate.promise(&name("a"), version(5)).await;
+    assert!(promised.is_given);
+    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    assert_eq!(held, Some(version(1)), "what was there in that very step");
+    assert!(is_promised(&rig.put("a", 4).await));
+    assert!(is_promised(&rig.commit("a", 4, under(4)).await), "another ballot");
+    assert!(is_promised(&rig.gate.delete(name("a"), Basis::default(), content(4)).await));
+    assert_eq!(rig.stat("a").await.expect("as it was").version, version(1));
+    assert_eq!(rig.metrics.promise_refusals.get(), 3);
+    assert_eq!(rig.put("b", 4).await.expect("another name"), WriteOutcome::Stored);
+    assert_eq!(rig.commit("a", 3, under(5)).await.expect("its ballot"), WriteOutcome::Stored);
+    assert_eq!(rig.commit("a", 5, under(5)).await.expect("itself"), WriteOutcome::Stored);
+    assert!(!rig.gate.promise(&name("a"), version(5)).await.is_given, "it is taken");
+    assert!(rig.gate.promise(&name("a"), version(9)).await.is_given);
+    assert!(!rig.gate.promise(&name("a"), version(8)).await.is_given, "outranked");
+    rig.pass(4);
+    assert_eq!(rig.put("a", 7).await.expect("it has ended"), WriteOutcome::Stored);
+}
+
+#[tokio::test]
+async fn superseded_says_whether_something_above_was_promised() {
+    let rig = Rig::new().await;
+    let told = |outcome| match outcome {
+        WriteOutcome::Superseded { promised_above, newest } => (newest.version, promised_above),
+        other => panic!("{other:?}"),
+    };
+    rig.put("a", 6).await.expect("stored");
+    assert_eq!(told(rig.put("a", 4).await.expect("older")), (version(6), false));
+    assert!(rig.gate.promise(&name("b"), version(5)).await.is_given);
+    rig.put("b", 6).await.expect("newer than the promise");
+    let outcome = rig.commit("b", 4, under(5)).await.expect("older");
+    assert_eq!(told(outcome), (version(6), true));
+}
+
+#[tokio::test]
+async fn no_promise_is_given_while_a_write_is_on_its_way_even_if_its_sender_has_gone() {
+    let rig = Rig::new().await;
+    rig.store.hold();
+    let (gate, staged) = (rig.gate.clone(), rig.stage(b"payload").await);
+    let writer = rig.runtime.spawn("writer", async move {
+        let _ = gate.commit(name("a"), Basis::default(), content(4), staged).await;
+    });
+    rig.store.await_commit().await;
+    writer.abort();
+    let (a, b) = (name("a"), name("b"));
+    let promise = rig.gate.promise(&a, version(5));
+    tokio::pin!(promise);
+    assert!(rig.runtime.timeout(SOON, &mut promise).await.is_err(), "the write is not durable");
+    assert!(rig.gate.promise(&b, version(5)).await.is_given, "another name");
+    rig.store.may_commit.add_permits(1);
+    let promised = promise.await;
+    assert!(promised.is_given);
+    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    assert_eq!(held, Some(version(4)), "what was let in before is seen");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_promise_either_sees_a_write_or_keeps_it_out() {
+    let rig = Rig::new().await;
+    let (mut seen, mut kept_out) = (0, 0);
+    for round in 0..400 {
+        let key = format!("{round}");
+        let write = rig.put(&key, 4);
+        let held_up = async {
+            for _ in 0..round % 8 {
+                tokio::task::yield_now().await;
+            }
+            rig.gate.promise(&name(&key), version(5)).await
+        };
+        let (written, promised) = match round % 2 {
+            0 => futures_util::future::join(write, held_up).await,
+            _ => {
+                let (promised, written) = futures_util::future::join(held_up, write).await;
+                (written, promised)
+            }
+        };
+        assert!(promised.is_given);
+        match promised.stat.expect("memory") {
+            Some(_) => {
+                assert_eq!(written.expect("it came first"), WriteOutcome::Stored);
+                seen += 1;
+            }
+            None => {
+                assert!(is_promised(&written), "{written:?}");
+                assert_eq!(rig.stat(&key).await, None);
+                kept_out += 1;
+            }
+        }
+    }
+    assert!(seen > 0 && kept_out > 0, "both were tried: {seen} {kept_out}");
+}
+
+#[tokio::test]
+async fn the_floor_is_durable_before_a_promise_is_given_or_a_version_taken() {
+    let rig = Rig::new().await;
+    assert_eq!(rig.gate.floor(), None);
+    rig.put("a", 3).await.expect("stored");
+    assert_eq!(rig.gate.floor(), Some(version(3)));
+    assert!(rig.gate.promise(&name("b"), version(90_000)).await.is_given);
+    assert_eq!(rig.gate.floor(), Some(version(90_000)));
+    rig.gate.delete(name("c"), Basis::default(), content(50)).await.expect("stored");
+    let later = Floor::open(&rig.runtime, rig.directory.path()).await.expect("sound");
+    assert!(later.get() >= Some(version(90_000)), "the next run knows");
+    // On a disk that takes no file nothing is promised and nothing is taken.
+    let files = rig.runtime.files();
+    files.remove_directory_all(rig.directory.path()).expect("removed");
+    let high = Version::from_parts((WALL_MILLIS + 60_000) << 16, 1);
+    assert!(!rig.gate.promise(&name("d"), high).await.is_given);
+    let content = Content { version: high, ..content(0) };
+    let refused = rig.gate.delete(name("d"), Basis::default(), content).await;
+    assert!(matches!(refused, Err(GateError::Floor(_))), "{refused:?}");
+    assert_eq!(rig.stat("d").await, None);
+}
+
+#[tokio::test]
+async fn what_lies_far_ahead_is_neither_taken_nor_promised() {
+    let rig = Rig::new().await;
+    let far = Version::from_parts((WALL_MILLIS + 2 * 60 * 60 * 1000) << 16, 1);
+    assert!(!rig.gate.promise(&name("a"), far).await.is_given);
+    let refused = rig.gate.check(&name("a"), far, Basis::default());
+    assert!(matches!(refused, Err(GateError::Ahead(_))), "{refused:?}");
+    assert_eq!(rig.gate.floor(), None);
+}
+
+#[tokio::test]
+async fn a_pin_is_for_a_sound_copy_that_stays() {
+    let rig = Rig::new().await;
+    for key in ["a", "damaged"] {
+        rig.put(key, 2).await.expect("stored");
+    }
+    rig.gate.delete(name("deleted"), Basis::default(), content(2)).await.expect("stored");
+    let copies = [("a", 2), ("a", 3), ("a", 1), ("absent", 1), ("deleted", 2), ("damaged", 2)];
+    assert_eq!(rig.gate.pin(&asks(1, &copies)).await, [0, 2, 4, 5]);
+    rig.store.memory.damage(&b"payload"[..].into());
+    assert_eq!(rig.gate.pin(&asks(1, &copies)).await, [4]);
+    assert!(rig.gate.pin(&asks(1, &[])).await.is_empty());
+    let many: Vec<_> = (0..MAX_BATCH_NAMES).map(|_| ("deleted", 1)).collect();
+    assert_eq!(rig.gate.pin(&asks(1, &many)).await.len(), MAX_BATCH_NAMES);
+}
+
+#[tokio::test]
+async fn a_copy_is_dropped_only_after_the_window_and_if_nobody_relies_on_it() {
+    let rig = Rig::new().await;
+    let (gate, a) = (&rig.gate, name("a"));
+    rig.put("a", 2).await.expect("stored");
+    assert_eq!(gate.begin_let_go(&a), Err(MustStay::JustStarted));
+    rig.pass(4);
+    assert_eq!(gate.pin(&asks(1, &[("a", 2)])).await, [0]);
+    assert_eq!(gate.begin_let_go(&a), Err(MustStay::Pinned));
+    rig.pass(4);
+    gate.begin_let_go(&a).expect("the pin has ended");
+    assert!(gate.pin(&asks(1, &[("a", 2)])).await.is_empty(), "who lets go keeps nothing");
+    let drop_now = async || gate.drop_if(name("a"), version(2), rig.runtime.now()).await;
+    assert!(!drop_now().await.expect("memory"), "too early");
+    assert_eq!(gate.pin(&asks(1, &[("a", 2)])).await, [0], "letting go has ended");
+    rig.pass(4);
+    gate.begin_let_go(&a).expect("the pin has ended");
+    gate.keep(&a);
+    assert_eq!(gate.pin(&asks(1, &[("a", 2)])).await, [0], "it was kept");
+    rig.pass(4);
+    gate.begin_let_go(&a).expect("the pin has ended");
+    rig.pass(1);
+    rig.put("a", 3).await.expect("stored");
+    assert!(!drop_now().await.expect("memory"), "another version came");
+    gate.begin_let_go(&a).expect("nobody relies on it");
+    rig.pass(1);
+    assert!(gate.drop_if(a, version(3), rig.runtime.now()).await.expect("memory"));
+    assert_eq!(rig.stat("a").await, None);
+}
+
+#[tokio::test]
+async fn what_has_ended_is_swept() {
+    let rig = Rig::new().await;
+    rig.put("a", 2).await.expect("stored");
+    assert!(rig.gate.promise(&name("b"), version(5)).await.is_given);
+    assert_eq!(rig.gate.pin(&asks(1, &[("a", 2)])).await, [0]);
+    let counts = || (rig.gate.promises().count(), rig.gate.pins().count());
+    rig.gate.sweep();
+    assert_eq!(counts(), (1, 1));
+    rig.pass(4);
+    rig.gate.sweep();
+    assert_eq!(counts(), (0, 0));
+}

@@ -209,3 +209,7 @@ async fn collect(body: BodyStream, most: usize) -> Result<bytes::Bytes, Internal
     }
     Ok(whole.freeze())
 }
+
+#[cfg(test)]
+#[path = "handlers_tests.rs"]
+mod tests;

@@ -24,8 +24,8 @@ use thiserror::Error;
 
 use crate::floor::{FLOOR_FILE, FloorFile};
 
-const NODE_FILE: &str = "node.json";
-const ROSTER_FILE: &str = "roster.json";
+pub(crate) const NODE_FILE: &str = "node.json";
+pub(crate) const ROSTER_FILE: &str = "roster.json";
 
 /// Largest of these files that is read.
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -59,9 +59,9 @@ pub enum IdentityError {
 
 /// `node.json`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-struct NodeFile {
-    node: NodeId,
-    generation: Generation,
+pub(crate) struct NodeFile {
+    pub(crate) node: NodeId,
+    pub(crate) generation: Generation,
 }
 
 /// Who this data server is, in this run.

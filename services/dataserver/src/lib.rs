@@ -10,6 +10,8 @@
 //! | [`handlers`], [`staging`] | object bytes, for other services |
 //! | [`copies`] | taking them from other members |
 //! | [`repair`] | seeing to it that they are where they belong |
+//! | [`scrub`] | finding damage before it matters |
+//! | [`steward`], [`retirement`], [`rebirth`] | the lives of members, this one's too |
 //! | [`commands`] | what operators do with a volume |
 //!
 //! Clients may also send the seed's `PUT` and `GET /objects/<name>` here: the
@@ -28,8 +30,14 @@ pub mod identity;
 pub mod locate;
 pub mod metrics;
 mod name_locks;
+pub mod rebirth;
 pub mod repair;
 pub mod report;
+pub mod retirement;
 pub mod routes;
+pub mod scrub;
 pub mod server;
 pub mod staging;
+pub mod steward;
+#[cfg(test)]
+mod test_support;

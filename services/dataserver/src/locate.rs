@@ -246,3 +246,7 @@ impl Answerer {
         self.metrics.locates_answered.with_label_values(&["http"]).inc();
     }
 }
+
+#[cfg(test)]
+#[path = "locate_tests.rs"]
+mod tests;

@@ -13,6 +13,11 @@ use crate::handlers::{self, Internal};
 #[must_use]
 pub fn routes(internal: &Internal, objects: &Objects) -> BoxedFilter<(Response,)> {
     let limit = objects.config().max_object_bytes;
+    internal_routes(internal, limit).or(client_routes::routes(objects)).unify().boxed()
+}
+
+/// The paths for other services, with bodies of at most `limit` bytes.
+pub(crate) fn internal_routes(internal: &Internal, limit: u64) -> BoxedFilter<(Response,)> {
     let internal = internal.clone();
     warp::path("internal")
         .and(warp::path("v1"))
@@ -22,8 +27,6 @@ pub fn routes(internal: &Internal, objects: &Objects) -> BoxedFilter<(Response,)
         .and(warp::header::headers_cloned())
         .and(limited(limit))
         .then(handlers::handle)
-        .or(client_routes::routes(objects))
-        .unify()
         .boxed()
 }
 

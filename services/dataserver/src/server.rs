@@ -5,20 +5,25 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use holdfast_bus::Topic;
-use holdfast_coordinator::admin;
+use holdfast_coordinator::admin::{self, Operators};
 use holdfast_coordinator::assembly::{Coordinator, OwnMembership};
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::service::{
     BusConnection, Ports, Servers, Sockets, StartError, end, open_admin_port,
 };
+use holdfast_core::roster::MemberState;
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
 use holdfast_store::{Store, StoreError};
 use holdfast_telemetry::admin::Health;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::{Phase, Shutdown};
+use http::StatusCode;
 use tokio::sync::oneshot;
 use tracing::{error, info};
+use warp::Filter;
+use warp::filters::BoxedFilter;
+use warp::reply::{Reply, Response};
 
 use crate::admission::{Admission, is_admitted};
 use crate::config::DataServerConfig;
@@ -30,13 +35,17 @@ use crate::heartbeat::Heart;
 use crate::identity::{Identity, VolumeRoster};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
+use crate::rebirth;
 use crate::repair::hints::Hints;
 use crate::repair::metrics::RepairMetrics;
 use crate::repair::pacer::Activity;
 use crate::repair::{self, RepairParts};
 use crate::report::{Own, Reporter};
+use crate::retirement::Retirement;
 use crate::routes;
+use crate::scrub::{self, ScrubHandle, ScrubParts};
 use crate::staging::StagingTable;
+use crate::steward::Steward;
 
 /// What a data server listens to: heartbeats too, since data servers keep the
 /// roster.
@@ -68,6 +77,12 @@ pub async fn run(
     let opening = Arc::new(Opening::default());
     let admin =
         open_admin_port(&runtime, settings, &metrics, Arc::clone(&opening) as _, &shutdown).await?;
+    let set_aside = rebirth::set_aside(&runtime, &config.volume.storage_root)
+        .await
+        .map_err(|error| StartError::Volume(Box::new(error)))?;
+    if let Some(retired) = set_aside {
+        info!(%retired, "the member of this volume has retired; its records are set aside, and the volume is that of a new member");
+    }
     let store = open_store(&runtime, &config, &metrics, opening).await?;
     let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
@@ -141,10 +156,20 @@ pub async fn run(
         hints: hints.clone(),
         activity: activity.clone(),
     };
+    let operators = coordinator.operators(&runtime, settings);
+    let (scrub, scrub_task) = scrub::start(ScrubParts {
+        runtime: runtime.clone(),
+        store: Arc::clone(&store),
+        root: config.volume.storage_root.clone(),
+        interval: config.repair.scrub_interval,
+        rate_bytes: config.repair.rate_bytes,
+        hints: hints.clone(),
+        metrics: repair_counts.clone(),
+    });
     let servers = Servers {
         public: routes::routes(&internal, &coordinator.objects),
         route_of: routes::template,
-        admin: admin::routes(runtime.clone(), cluster.clone()),
+        admin: admin_routes(operators.clone(), scrub),
         health: Arc::new(Readiness {
             cluster: cluster.clone(),
             own: own.clone(),
@@ -183,10 +208,30 @@ pub async fn run(
         staging.start_sweeper(),
         gate.start_sweeper(),
         repair::start(repair),
+        scrub_task,
         counts.watch_volume(&runtime, Arc::clone(&store), GAUGE_INTERVAL),
     ];
     tasks.extend(answerer.start(inbox.locate, inbox.data_servers));
     let conflict = Arc::new(AtomicBool::new(false));
+    let is_retired = Arc::new(AtomicBool::new(false));
+    let steward = Steward {
+        runtime: runtime.clone(),
+        own: own.node,
+        changer: operators.changer.clone(),
+        delay: config.repair.delay,
+        heartbeat_interval: settings.heartbeat_interval,
+    };
+    let retirement = Retirement {
+        runtime: runtime.clone(),
+        own: own.node,
+        store: Arc::clone(&store),
+        changer: operators.changer,
+        window: gate.window(),
+        heartbeat_interval: settings.heartbeat_interval,
+        shutdown: shutdown.clone(),
+        is_retired: Arc::clone(&is_retired),
+    };
+    tasks.extend([steward.start(), retirement.start()]);
     let admission = Admission {
         runtime: runtime.clone(),
         own,
@@ -218,7 +263,16 @@ pub async fn run(
                       old copy; empty it to make it a new member";
         return Err(StartError::Volume(reason.into()));
     }
-    Ok(())
+    if is_retired.load(Ordering::SeqCst) { Err(StartError::Retired) } else { Ok(()) }
+}
+
+/// What operators ask: of the members, as at an api, and of this volume.
+fn admin_routes(operators: Operators, scrub: ScrubHandle) -> BoxedFilter<(Response,)> {
+    let scrub = warp::path!("admin" / "scrub").and(warp::post()).map(move || {
+        scrub.start_now();
+        StatusCode::ACCEPTED.into_response()
+    });
+    admin::routes(operators).or(scrub).unify().boxed()
 }
 
 /// A volume whose sync failed, or whose index is damaged, is read no more by this process: what the disk
@@ -337,7 +391,14 @@ impl Health for Readiness {
         if self.shutdown.phase() != Phase::Running {
             reasons.push("shutting down".to_owned());
         }
-        if !is_admitted(&self.cluster.snapshot(), self.own.node) {
+        let snapshot = self.cluster.snapshot();
+        let state = snapshot.roster.get(self.own.node).map(|entry| entry.state);
+        if state == Some(MemberState::Retired) {
+            reasons.push(
+                "retired: remove this data server, or restart it to join as a new member"
+                    .to_owned(),
+            );
+        } else if !is_admitted(&snapshot, self.own.node) {
             reasons.push("not a member of a cluster yet".to_owned());
         }
         if let Some(reason) = self.store.poisoned() {

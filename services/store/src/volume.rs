@@ -35,6 +35,10 @@ const ALLOWED_BEFORE_FORMAT: [&str; 9] = [
     "format.tmp",
 ];
 
+/// Directories with what a member held that was given up, which the data server
+/// keeps beside the volume of the new member.
+const SET_ASIDE_PREFIX: &str = "retired-";
+
 /// More than any format file has.
 const MAX_FORMAT_BYTES: usize = 4096;
 
@@ -64,7 +68,10 @@ impl VolumeSpec {
         let own = self.directories.iter().filter_map(|path| path.iter().next());
         let staging = self.staging.iter().map(AsRef::as_ref);
         let mut names = ALLOWED_BEFORE_FORMAT.iter().map(AsRef::as_ref).chain(staging).chain(own);
-        entry.file_name().is_some_and(|file| names.any(|name| name == file))
+        let is_set_aside = |file: &std::ffi::OsStr| {
+            file.to_str().is_some_and(|file| file.starts_with(SET_ASIDE_PREFIX))
+        };
+        entry.file_name().is_some_and(|file| is_set_aside(file) || names.any(|name| name == file))
     }
 
     fn about_engine(&self, other: &str) -> String {

@@ -1,20 +1,39 @@
 //! `stats`: how much there is in the volume.
 
+use std::path::PathBuf;
+
 use holdfast_store::StoreError;
 use holdfast_store::log_engine::{Stats, stats as take_stock};
 
+use serde::Serialize;
+
 use super::output::{Bytes, say};
 use super::{Call, say_json};
+use crate::rebirth::list_set_aside;
 
 pub(super) fn stats(call: &Call) -> Result<u8, StoreError> {
     let root = &call.volume.storage_root;
     let stats = take_stock(&call.runtime, root, &call.volume.options())?;
+    // What cannot be listed, opening the volume has complained of.
+    let set_aside = list_set_aside(call.runtime.files().as_ref(), root).unwrap_or_default();
     if call.has("--json") {
-        say_json(&stats);
+        say_json(&WithSetAside { stats: &stats, set_aside: &set_aside });
     } else {
         tell(&stats);
+        for path in &set_aside {
+            let what = "holds what a retired member left; delete it when nobody needs it";
+            say(format_args!("{:<20}{} {what}", "set aside", path.display()));
+        }
     }
     Ok(0)
+}
+
+/// What `--json` shows.
+#[derive(Serialize)]
+struct WithSetAside<'a> {
+    #[serde(flatten)]
+    stats: &'a Stats,
+    set_aside: &'a [PathBuf],
 }
 
 fn tell(stats: &Stats) {

@@ -84,6 +84,7 @@ mod tests {
         for beside in ["node.json", "roster.json.tmp", "format.tmp"] {
             fs::write(root.path().join(beside), "{").unwrap();
         }
+        fs::create_dir_all(root.path().join("retired-0123/log")).unwrap();
         // As an open that was cut short leaves it.
         fs::create_dir(root.path().join("large")).unwrap();
         let lock = root.prepare().unwrap();

@@ -1,0 +1,95 @@
+//! Changes of the roster that count once enough members have persisted them.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use holdfast_core::node::NodeId;
+use holdfast_core::roster::{Entry, Roster};
+use tracing::debug;
+
+use super::{Cluster, MergeError, Snapshot};
+use crate::data_servers::DataServers;
+
+/// How far a change has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Told {
+    /// Members that have persisted it.
+    pub persisted: usize,
+    /// How many it takes until no writer and no reader can miss it.
+    pub needed: usize,
+}
+
+impl Told {
+    /// Whether the change counts.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.persisted >= self.needed
+    }
+}
+
+/// Brings changes to the members. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Changer {
+    /// What is known of the members.
+    pub cluster: Cluster,
+    /// The way to them.
+    pub data_servers: DataServers,
+    /// The data server's own id; `None` in an api, which persists nothing.
+    pub own: Option<NodeId>,
+    /// How long one member may take.
+    pub limit: Duration,
+}
+
+impl Changer {
+    /// Has every member that can be reached merge and persist one entry.
+    ///
+    /// # Errors
+    /// [`MergeError`]; perhaps some have merged it all the same.
+    pub async fn tell_entry(&self, entry: Entry) -> Result<Told, MergeError> {
+        let cluster = self.cluster.snapshot().roster.cluster.ok_or(MergeError::Unfounded)?;
+        self.tell(Roster::of_entry(cluster, entry)).await
+    }
+
+    /// Has every member that can be reached merge and persist `change`. What
+    /// was persisted by any of them spreads further by itself, whether it
+    /// counts yet or not.
+    ///
+    /// # Errors
+    /// As [`Self::tell_entry`].
+    pub async fn tell(&self, change: Roster) -> Result<Told, MergeError> {
+        let before = self.cluster.snapshot();
+        let mut changed = before.roster.clone();
+        changed.merge(&change)?;
+        let members = before.roster.members().count();
+        let needed =
+            before.roster.policy.notice_quorum(members).max(changed.policy.notice_quorum(members));
+        let mut persisted = 0;
+        if self.own.is_some() {
+            self.cluster.merge_roster(changed.clone()).await?;
+            persisted += usize::from(self.own.is_some_and(|own| is_member(&before, own)));
+        }
+        let others = before.view.roster_members().filter(|member| Some(member.id) != self.own);
+        let answers = others.map(|member| {
+            self.data_servers.merge_roster(&member.address, member.id, &changed, self.limit)
+        });
+        let mut learned = Vec::new();
+        for answer in join_all(answers).await {
+            match answer {
+                Ok(theirs) => {
+                    persisted += 1;
+                    learned.push(theirs);
+                }
+                Err(error) => debug!(%error, "a data server was not told of a change"),
+            }
+        }
+        // An api takes over only what some member has persisted.
+        for theirs in learned {
+            self.cluster.merge_roster(theirs).await?;
+        }
+        Ok(Told { persisted, needed })
+    }
+}
+
+fn is_member(snapshot: &Snapshot, id: NodeId) -> bool {
+    snapshot.roster.members().any(|member| member.id == id)
+}

@@ -1,0 +1,206 @@
+//! Changes of a member's state, and of the number of copies, after it has
+//! joined: what operators ask for, and what follows from silence.
+//!
+//! All of it is decided from a view and a roster; the caller has the change
+//! persisted by enough members.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::membership::{Hearing, Member, Moment, View};
+use crate::node::NodeId;
+use crate::policy::Policy;
+use crate::repair::may_retire;
+use crate::roster::{Entry, MemberState, Roster};
+
+/// Why a member's state is not changed.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// There is no such member.
+    #[error("no data server of this cluster has this id")]
+    Unknown,
+    /// It is in a state in which this makes no sense.
+    #[error("the data server is {}", state.as_str())]
+    WrongState {
+        /// That state.
+        state: MemberState,
+    },
+    /// It drains because it was silent for too long: others have begun to do
+    /// without it.
+    #[error("the data server was given up for lost, which cannot be taken back")]
+    Lost,
+    /// Too few would remain to hold as many copies as there should be.
+    #[error(
+        "{remaining} active data server(s) would remain for {replicas} copies; add one, or lower \
+         REPLICAS first"
+    )]
+    TooFew {
+        /// Active members without this one.
+        remaining: usize,
+        /// Copies that there should be.
+        replicas: usize,
+    },
+    /// It is heard: it can hand over what it has.
+    #[error("the data server is heard: drain it, and it retires by itself once it is empty")]
+    Heard,
+    /// It may be the only one that has some object.
+    #[error(
+        "it is not proven that others have everything that the data server had; wait until repair \
+         has seen to it, or accept the loss with data_loss=accept"
+    )]
+    Unproven,
+}
+
+/// The entry with which this member drains.
+///
+/// # Errors
+/// [`Refused`].
+pub fn drain(roster: &Roster, id: NodeId) -> Result<Entry, Refused> {
+    let entry = roster.get(id).ok_or(Refused::Unknown)?;
+    match entry.state {
+        MemberState::Draining => Ok(entry.clone()),
+        MemberState::Active => {
+            let remaining = roster
+                .members()
+                .filter(|other| other.id != id && other.state == MemberState::Active)
+                .count();
+            let replicas = roster.policy.replicas();
+            if remaining < replicas {
+                return Err(Refused::TooFew { remaining, replicas });
+            }
+            Ok(Entry { state: MemberState::Draining, ..entry.clone() })
+        }
+        state => Err(Refused::WrongState { state }),
+    }
+}
+
+/// The entry with which this member no longer drains.
+///
+/// # Errors
+/// [`Refused`].
+pub fn cancel_drain(roster: &Roster, id: NodeId) -> Result<Entry, Refused> {
+    let entry = roster.get(id).ok_or(Refused::Unknown)?;
+    match entry.state {
+        MemberState::Draining if entry.lost => Err(Refused::Lost),
+        MemberState::Draining => {
+            let epoch = entry.epoch.saturating_add(1);
+            Ok(Entry { state: MemberState::Active, epoch, ..entry.clone() })
+        }
+        // It was cancelled before, and perhaps not everybody has heard.
+        MemberState::Active => Ok(entry.clone()),
+        state => Err(Refused::WrongState { state }),
+    }
+}
+
+/// The entry with which a member that is not heard is given up for ever.
+///
+/// # Errors
+/// [`Refused`].
+pub fn retire(
+    roster: &Roster,
+    view: &View,
+    id: NodeId,
+    accept_loss: bool,
+) -> Result<Entry, Refused> {
+    let entry = roster.get(id).ok_or(Refused::Unknown)?;
+    if entry.state == MemberState::Retired {
+        return Ok(entry.clone());
+    }
+    let is_silent = view.member(id).is_none_or(|member| member.hearing == Hearing::Silent);
+    if !is_silent {
+        return Err(Refused::Heard);
+    }
+    if !accept_loss && !is_proven(view, id) {
+        return Err(Refused::Unproven);
+    }
+    Ok(retired(entry))
+}
+
+/// The entry of a member that was given up.
+#[must_use]
+pub fn retired(entry: &Entry) -> Entry {
+    Entry { state: MemberState::Retired, lost: true, ..entry.clone() }
+}
+
+/// Whether everything that was acknowledged is found without `lost`.
+#[must_use]
+pub fn is_proven(view: &View, lost: NodeId) -> bool {
+    may_retire(view, lost, |id| {
+        view.member(id).is_some_and(|member| has_passed_without(member, lost, &view.policy))
+    })
+}
+
+/// Whether a member has looked at everything that it holds since it knows that
+/// `lost` drains, and has found enough other copies of it.
+fn has_passed_without(member: &Member, lost: NodeId, policy: &Policy) -> bool {
+    // What it said last is of a run that may have ended, unless it is heard.
+    member.hearing == Hearing::Heard
+        && member.repair.passed.as_ref().is_some_and(|pass| {
+            pass.without.contains(&lost)
+                && pass.policy_epoch == policy.epoch
+                && pass.least_copies >= policy.read_quorum
+        })
+}
+
+/// Who does by itself what anybody could do: the active member with the lowest
+/// id that is heard. Two that differ about it do no harm, since rosters merge.
+#[must_use]
+pub fn steward(view: &View) -> Option<NodeId> {
+    view.writable().map(|member| member.id).min()
+}
+
+/// Members that are to be given up for lost: silent for longer than the delay,
+/// where the others suffice for the policy and a reader needs not hear all.
+#[must_use]
+pub fn lost_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
+    let remaining = view.writable().count();
+    if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() {
+        return Vec::new();
+    }
+    view.roster_members()
+        .filter(|member| !member.lost && member.hearing == Hearing::Silent)
+        .filter(|member| {
+            let last = member.last_heard.or(member.awaited_since);
+            last.is_some_and(|last| now.saturating_sub(last) >= delay)
+        })
+        .map(|member| member.id)
+        .collect()
+}
+
+/// Lost members without which everything is found.
+#[must_use]
+pub fn retirable_members(view: &View) -> Vec<NodeId> {
+    view.roster_members()
+        .filter(|member| member.lost && member.hearing == Hearing::Silent)
+        .map(|member| member.id)
+        .filter(|id| is_proven(view, *id))
+        .collect()
+}
+
+/// The number of copies that all heard active members ask for, if they agree and
+/// are enough for it.
+#[must_use]
+pub fn wanted_replicas(view: &View) -> Option<u32> {
+    let mut asked = view.writable().map(|member| member.replicas);
+    let first = asked.next()??;
+    let suffice = u32::try_from(view.writable().count()).is_ok_and(|count| count >= first);
+    (suffice && asked.all(|other| other == Some(first))).then_some(first)
+}
+
+/// Whether every member has looked at everything that it holds under this very
+/// policy, and has found as many copies as a write now makes.
+#[must_use]
+pub fn is_repaired(view: &View) -> bool {
+    view.roster_members().all(|member| {
+        member.hearing == Hearing::Heard
+            && member.repair.passed.as_ref().is_some_and(|pass| {
+                pass.policy_epoch == view.policy.epoch
+                    && pass.least_copies >= view.policy.write_quorum
+            })
+    })
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

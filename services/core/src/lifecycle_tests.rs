@@ -1,0 +1,170 @@
+//! Who may drain, who is lost, and when the number of copies may change.
+
+use super::*;
+use crate::node::Generation;
+use crate::wire::heartbeat::{Pass, RepairReport};
+
+const DELAY: Duration = Duration::from_secs(600);
+const NOW: Moment = Duration::from_secs(10_000);
+
+fn id(bits: u128) -> NodeId {
+    NodeId::from_bits(bits)
+}
+
+fn entry(bits: u128, state: MemberState) -> Entry {
+    Entry {
+        id: id(bits),
+        epoch: 0,
+        state,
+        lost: false,
+        generation: Generation(1),
+        address: format!("h:{bits}").parse().expect("an address"),
+        weight: 1,
+        zone: None,
+    }
+}
+
+fn roster(replicas: u32, states: &[(u128, MemberState)]) -> Roster {
+    let policy = Policy::settled(3, replicas);
+    let mut roster = Roster::of_policy(id(99), policy);
+    for (bits, state) in states {
+        roster.apply_entry(&entry(*bits, *state));
+    }
+    roster
+}
+
+fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member {
+    let entry = entry(bits, state);
+    Member {
+        id: entry.id,
+        address: entry.address,
+        generation: entry.generation,
+        state,
+        in_roster: true,
+        hearing,
+        last_heard: Some(if hearing == Hearing::Silent { NOW - DELAY } else { NOW }),
+        awaited_since: None,
+        free_bytes: 0,
+        total_bytes: 0,
+        weight: 1,
+        zone: None,
+        lost: false,
+        founded: true,
+        newcomers_seen: 0,
+        stamp: None,
+        replicas: Some(2),
+        repair: RepairReport::default(),
+    }
+}
+
+fn view(replicas: u32, members: Vec<Member>) -> View {
+    let policy = Policy::settled(3, replicas);
+    View { founded: true, policy, members, ..View::default() }
+}
+
+fn passed(member: Member, without: &[u128], least_copies: u32) -> Member {
+    let without = without.iter().map(|bits| id(*bits)).collect();
+    let pass = Pass { policy_epoch: 3, without, least_copies };
+    Member { repair: RepairReport { passed: Some(pass), ..RepairReport::default() }, ..member }
+}
+
+use Hearing::{Heard, Silent};
+use MemberState::{Active, Draining, Joining, Retired};
+
+#[test]
+fn a_drain_leaves_enough_members_and_can_be_taken_back() {
+    let three = roster(2, &[(1, Active), (2, Active), (3, Active), (4, Joining)]);
+    let drained = drain(&three, id(1)).expect("two remain");
+    assert_eq!((drained.state, drained.epoch), (Draining, 0));
+    assert_eq!(drain(&three, id(4)), Err(Refused::WrongState { state: Joining }));
+    assert_eq!(drain(&three, id(9)), Err(Refused::Unknown));
+    let mut two = three.clone();
+    two.apply_entry(&drained);
+    assert_eq!(drain(&two, id(1)), Ok(drained), "again, for those that have not heard");
+    assert_eq!(drain(&two, id(2)), Err(Refused::TooFew { remaining: 1, replicas: 2 }));
+    let back = cancel_drain(&two, id(1)).expect("it drains");
+    assert_eq!((back.state, back.epoch), (Active, 1));
+    two.apply_entry(&back);
+    assert_eq!(two.get(id(1)).map(|entry| entry.state), Some(Active));
+    two.apply_entry(&Entry { lost: true, ..entry(2, Draining) });
+    assert_eq!(cancel_drain(&two, id(2)), Err(Refused::Lost));
+}
+
+#[test]
+fn only_a_silent_member_is_given_up_and_only_with_proof_or_consent() {
+    let known = roster(2, &[(1, Active), (2, Active), (3, Draining)]);
+    let mut lost = Member { lost: true, ..member(3, Draining, Silent) };
+    let others = |without: &[u128], least| {
+        [1, 2].map(|bits| passed(member(bits, Active, Heard), without, least)).to_vec()
+    };
+    let with = |lost: &Member, others: Vec<Member>| view(2, [others, vec![lost.clone()]].concat());
+    let proven = with(&lost, others(&[3], 2));
+    let entry = retire(&known, &proven, id(3), false).expect("others have everything");
+    assert_eq!((entry.state, entry.lost), (Retired, true));
+    assert_eq!(retirable_members(&proven), [id(3)]);
+    for unproven in [with(&lost, others(&[], 2)), with(&lost, others(&[3], 1))] {
+        assert_eq!(retire(&known, &unproven, id(3), false), Err(Refused::Unproven));
+        assert!(retire(&known, &unproven, id(3), true).is_ok());
+        assert!(retirable_members(&unproven).is_empty());
+    }
+    lost.hearing = Heard;
+    let back = with(&lost, others(&[3], 2));
+    assert_eq!(retire(&known, &back, id(3), true), Err(Refused::Heard));
+    assert!(retirable_members(&back).is_empty());
+}
+
+#[test]
+fn who_is_silent_for_long_is_lost_if_the_others_suffice() {
+    let lost = |replicas, hearings: [Hearing; 3]| {
+        let members = (1..).zip(hearings).map(|(bits, hearing)| member(bits, Active, hearing));
+        lost_members(&view(replicas, members.collect()), DELAY, NOW)
+    };
+    assert_eq!(lost(2, [Heard, Heard, Silent]), [id(3)]);
+    assert!(lost(3, [Heard, Heard, Silent]).is_empty(), "its copies could not be made anew");
+    assert!(lost(2, [Heard, Silent, Silent]).is_empty());
+    assert!(lost(1, [Heard, Heard, Silent]).is_empty(), "it may have the only copy");
+    let recent = Member { last_heard: Some(NOW), ..member(3, Active, Silent) };
+    let members = vec![member(1, Active, Heard), member(2, Active, Heard), recent];
+    assert!(lost_members(&view(2, members), DELAY, NOW).is_empty());
+}
+
+#[test]
+fn the_number_of_copies_changes_when_all_ask_for_it_and_are_enough() {
+    let asking = |asked: &[Option<u32>]| {
+        let members = (1..)
+            .zip(asked)
+            .map(|(bits, replicas)| Member { replicas: *replicas, ..member(bits, Active, Heard) });
+        wanted_replicas(&view(1, members.collect()))
+    };
+    assert_eq!(asking(&[Some(2), Some(2)]), Some(2));
+    assert_eq!(asking(&[Some(2), Some(3)]), None);
+    assert_eq!(asking(&[Some(2), None]), None);
+    assert_eq!(asking(&[Some(3), Some(3)]), None, "two cannot hold three copies");
+    assert_eq!(asking(&[]), None);
+}
+
+#[test]
+fn reads_count_on_more_copies_when_every_member_has_seen_to_them() {
+    let policy = Policy { epoch: 3, replicas: 3, write_quorum: 2, read_quorum: 1 };
+    let seen = |second: Member| {
+        let first = passed(member(1, Active, Heard), &[], u32::MAX);
+        is_repaired(&View { policy, ..view(3, vec![first, second]) })
+    };
+    assert!(seen(passed(member(2, Active, Heard), &[], 2)));
+    assert!(!seen(passed(member(2, Active, Heard), &[], 1)));
+    assert!(!seen(member(2, Active, Heard)));
+    assert!(!seen(passed(member(2, Active, Silent), &[], 2)), "it may have forgotten");
+    assert!(!seen(member(2, Draining, Heard)), "who drains holds something too");
+}
+
+#[test]
+fn the_steward_is_the_first_active_member_that_is_heard() {
+    let members = vec![
+        member(1, Active, Silent),
+        member(2, Draining, Heard),
+        member(3, Active, Heard),
+        member(4, Active, Heard),
+    ];
+    assert_eq!(steward(&view(2, members)), Some(id(3)));
+    assert_eq!(steward(&View::default()), None);
+}

@@ -1,0 +1,192 @@
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream;
+use holdfast_coordinator::data_servers::{DataServerError, DataServers, WriteRequest};
+use holdfast_core::name::ObjectName;
+use holdfast_core::node::{Address, Generation, NodeId};
+use holdfast_core::object::Stat;
+use holdfast_core::roster::MemberState;
+use holdfast_core::stamp::Stamp as CoreStamp;
+use holdfast_core::wire::transfer::{CopyRequest, PinRequest};
+use holdfast_http::server::{ServerLimits, serve_filter};
+use holdfast_telemetry::metrics::Metrics;
+use holdfast_telemetry::shutdown::Shutdown;
+use warp::Filter;
+
+use super::*;
+use crate::copies::CopierParts;
+use crate::repair::metrics::RepairMetrics;
+use crate::routes::internal_routes;
+use crate::test_support::{
+    OWN, OWN_NODE, Rig, answerer, cluster, data_servers, entry, name, reporter, roster_of_own,
+    version,
+};
+
+const LIMIT: Duration = Duration::from_secs(5);
+const OTHER: NodeId = NodeId::from_bits(1);
+const STRANGER: NodeId = NodeId::from_bits(2);
+
+/// A data server over a store in memory, that is asked over HTTP.
+struct Served {
+    rig: Rig,
+    address: Address,
+    client: DataServers,
+}
+
+impl Served {
+    async fn new() -> Self {
+        let rig = Rig::new().await;
+        let listener = rig.runtime.listen("127.0.0.1:0").await.expect("a free port");
+        let address: Address =
+            listener.local_address().expect("bound").parse().expect("an address");
+        let mut roster = roster_of_own();
+        // The other one is this one, too, under its name: it refuses to be it.
+        roster.apply_entry(&entry(OTHER, MemberState::Active, &address));
+        let cluster = cluster(&rig.runtime, roster).await;
+        let reporter = reporter(&rig, cluster.clone());
+        let copier = Copier::new(CopierParts {
+            store: Arc::new(rig.store.clone()),
+            gate: rig.gate.clone(),
+            cluster: cluster.clone(),
+            data_servers: data_servers(),
+            reporter: Arc::clone(&reporter),
+            metrics: rig.metrics.clone(),
+        });
+        let registry = Metrics::new("test").expect("new");
+        let internal = Internal {
+            runtime: rig.runtime.clone(),
+            store: Arc::new(rig.store.clone()),
+            gate: rig.gate.clone(),
+            copier,
+            answerer: answerer(&rig, cluster.clone()),
+            cluster,
+            reporter,
+            staging: StagingTable::new(rig.runtime.clone(), rig.metrics.staged.clone()),
+            hints: Hints::new(RepairMetrics::new(&registry).expect("new")),
+            activity: Activity::new(),
+        };
+        let nothing = warp::any().map(|| http::StatusCode::NOT_FOUND.into_response());
+        let filter = internal_routes(&internal, 1 << 20).or(nothing).unify();
+        let (limits, shutdown, runtime) =
+            (ServerLimits::default(), Shutdown::new(), Runtime::real());
+        runtime.spawn("served", serve_filter(runtime.clone(), listener, filter, limits, shutdown));
+        Self { rig, address, client: data_servers() }
+    }
+
+    fn stamp(&self) -> CoreStamp {
+        CoreStamp::at(OWN, self.rig.runtime.now())
+    }
+
+    async fn request(&self, key: &str, number: u64, payload: &'static [u8]) -> WriteRequest {
+        let staged = self.rig.stage(payload).await;
+        WriteRequest {
+            name: name(key),
+            version: version(number),
+            kind: Kind::Object,
+            metadata: Metadata::default(),
+            digest: staged.digest(),
+            stamp: Some(self.stamp()),
+            ballot: None,
+        }
+    }
+
+    async fn write(&self, request: &WriteRequest) -> Result<WriteOutcome, DataServerError> {
+        let payload = Bytes::from_static(b"payload");
+        let written = self.client.write(&self.address, OWN_NODE, request, payload, LIMIT).await;
+        written.map(|answer| answer.outcome)
+    }
+}
+
+/// The code of a refusal that certainly changed nothing.
+fn code<T: std::fmt::Debug>(refused: Result<T, DataServerError>) -> String {
+    match refused {
+        Err(error @ DataServerError::Refused { .. }) if !error.changed_nothing() => {
+            panic!("it may have changed something: {error}")
+        }
+        Err(DataServerError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn writes_say_what_they_build_on_and_are_told_why_not() {
+    let served = Served::new().await;
+    let first = served.request("a", 5, b"payload").await;
+    assert_eq!(served.write(&first).await.expect("fresh"), WriteOutcome::Stored);
+    assert!(served.rig.gate.promise(&name("a"), version(9)).await.is_given);
+    let below = WriteRequest { version: version(6), ..first.clone() };
+    assert_eq!(code(served.write(&below).await), "promised");
+    let allowed = WriteRequest { ballot: Some(version(9)), ..below.clone() };
+    assert_eq!(served.write(&allowed).await.expect("its ballot"), WriteOutcome::Stored);
+    served.rig.clock.advance(served.rig.gate.window());
+    let late = WriteRequest { version: version(10), ..first.clone() };
+    assert_eq!(code(served.write(&late).await), "stale-stamp");
+    let other_run = CoreStamp { generation: Generation(1), ..served.stamp() };
+    let other_run = WriteRequest { stamp: Some(other_run), ..late.clone() };
+    assert_eq!(code(served.write(&other_run).await), "stale-stamp");
+    let again = WriteRequest { stamp: Some(served.stamp()), ..late };
+    assert_eq!(served.write(&again).await.expect("fresh"), WriteOutcome::Stored);
+    let without = WriteRequest { version: version(11), stamp: None, ..first };
+    assert_eq!(served.write(&without).await.is_ok(), !REQUIRE_STAMP);
+}
+
+#[tokio::test]
+async fn a_staged_payload_outlives_a_refusal() {
+    let served = Served::new().await;
+    let (client, address) = (&served.client, &served.address);
+    let body = stream::iter([Ok(Bytes::from_static(b"payload"))]);
+    let upload = client.stage(address, OWN_NODE, Some(7), body).await.expect("room");
+    let request = served.request("a", 5, b"payload").await;
+    served.rig.clock.advance(served.rig.gate.window());
+    assert_eq!(code(client.commit(&upload, &request, LIMIT).await), "stale-stamp");
+    let fresh = WriteRequest { stamp: Some(served.stamp()), ..request };
+    let stored = client.commit(&upload, &fresh, LIMIT).await.expect("it is still there");
+    assert_eq!(stored.outcome, WriteOutcome::Stored);
+}
+
+fn copy_request(name: ObjectName, stat: Stat, from: NodeId, stamp: CoreStamp) -> CopyRequest {
+    CopyRequest { name, stat, from: vec![from], stamp, ballot: None }
+}
+
+#[tokio::test]
+async fn copies_and_pins_are_asked_for_over_http() {
+    let served = Served::new().await;
+    let (client, address) = (&served.client, &served.address);
+    let request = served.request("a", 5, b"payload").await;
+    served.write(&request).await.expect("stored");
+    let stat = served.rig.stat("a").await.expect("stored");
+    let copy = copy_request(name("a"), stat.clone(), OTHER, served.stamp());
+    let answer = client.copy(address, OWN_NODE, &copy, LIMIT).await.expect("it is here");
+    assert_eq!(answer.outcome, WriteOutcome::AlreadyStored);
+    let elsewhere = CopyRequest { name: name("b"), ..copy.clone() };
+    assert_eq!(code(client.copy(address, OWN_NODE, &elsewhere, LIMIT).await), "no-source");
+    let foreign = CopyRequest { from: vec![STRANGER], ..elsewhere };
+    assert_eq!(code(client.copy(address, OWN_NODE, &foreign, LIMIT).await), "foreign-source");
+    let meant = client.copy(address, OTHER, &copy, LIMIT).await;
+    assert!(matches!(meant, Err(DataServerError::AnotherNode)), "{meant:?}");
+
+    let copies = vec![(name("a"), version(5)), (name("a"), version(6)), (name("b"), version(1))];
+    let pin = PinRequest { node: OTHER, generation: Generation(1), copies };
+    let answer = client.pin(address, OWN_NODE, &pin, LIMIT).await.expect("a member asks");
+    assert_eq!((answer.node, answer.generation, answer.pinned), (OWN_NODE, OWN, vec![0]));
+    let stranger = PinRequest { node: STRANGER, ..pin };
+    assert_eq!(code(client.pin(address, OWN_NODE, &stranger, LIMIT).await), "foreign-source");
+}
+
+#[test]
+fn what_a_write_builds_on_may_be_missing_but_not_wrong() {
+    let with = |header: &'static str, value: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(header, value.parse().expect("a header"));
+        basis(&headers)
+    };
+    let stamp = CoreStamp { generation: Generation(2), mono_millis: 3 };
+    let both = with(HEADER_STAMP, "2-3").expect("a stamp");
+    assert_eq!(both, Basis { stamp: Some(stamp), ballot: None });
+    for (header, bad) in [(HEADER_STAMP, "2"), (HEADER_STAMP, ""), (HEADER_BALLOT, "5")] {
+        let refused = with(header, bad);
+        assert!(matches!(refused, Err(InternalError::Header { .. })), "{refused:?}");
+    }
+    assert_eq!(basis(&HeaderMap::new()).is_ok(), !REQUIRE_STAMP);
+}

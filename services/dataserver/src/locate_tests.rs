@@ -1,0 +1,70 @@
+use holdfast_core::node::{Generation, NodeId};
+
+use super::*;
+use crate::gate::Basis;
+use crate::test_support::{
+    OWN, OWN_NODE, Rig, answerer, cluster, content, name, roster_of_own, version,
+};
+
+const OTHER: NodeId = NodeId::from_bits(1);
+
+fn asks(keys: &[&str], stamps: &[(NodeId, Stamp)], promises: &[(u32, u64)]) -> BatchRequest {
+    BatchRequest {
+        protocol: PROTOCOL_VERSION,
+        id: 1,
+        names: keys.iter().map(|key| name(key)).collect(),
+        trace: None,
+        traces: BTreeMap::new(),
+        stamps: stamps.iter().copied().collect(),
+        promises: promises.iter().map(|(index, number)| (*index, version(*number))).collect(),
+    }
+}
+
+async fn delete(rig: &Rig, key: &str, number: u64) {
+    rig.gate.delete(name(key), Basis::default(), content(number)).await.expect("stored");
+}
+
+#[tokio::test]
+async fn who_builds_on_nothing_of_this_run_or_comes_late_gets_a_stamp_and_nothing_else() {
+    let rig = Rig::new().await;
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    delete(&rig, "a", 3).await;
+    let first = answerer.answer(&asks(&["a"], &[], &[])).await;
+    assert!(!first.late && first.found.len() == 1, "nobody's stamp: an asker that has none");
+    let stamp = Stamp { generation: first.generation, mono_millis: first.mono_millis };
+    assert_eq!(first.generation, OWN);
+    let other_run = Stamp { generation: Generation(OWN.0 - 1), ..stamp };
+    for stamps in [vec![(OTHER, stamp)], vec![(OWN_NODE, other_run), (OTHER, stamp)]] {
+        let late = answerer.answer(&asks(&["a"], &stamps, &[(0, 9)])).await;
+        assert!(late.late && late.found.is_empty() && late.promised.is_empty(), "{late:?}");
+    }
+    let good = answerer.answer(&asks(&["a"], &[(OWN_NODE, stamp)], &[])).await;
+    assert!(!good.late && good.found.len() == 1);
+    rig.clock.advance(rig.gate.window());
+    let late = answerer.answer(&asks(&["a"], &[(OWN_NODE, stamp)], &[(0, 9)])).await;
+    assert!(late.late && late.found.is_empty());
+    let fresh = Stamp { generation: late.generation, mono_millis: late.mono_millis };
+    let good = answerer.answer(&asks(&["a"], &[(OWN_NODE, fresh)], &[(0, 9)])).await;
+    assert!(!good.late && good.promised == [0], "nothing was promised before");
+    assert_eq!(rig.metrics.locates_late.get(), 3);
+}
+
+#[tokio::test]
+async fn a_promise_comes_with_what_was_there_and_below_the_floor() {
+    let rig = Rig::new().await;
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    assert_eq!(answerer.answer(&asks(&["a"], &[], &[])).await.floor, None);
+    delete(&rig, "a", 3).await;
+    delete(&rig, "b", 8).await;
+    // Of four names one is below the ballot, one above, one absent, and one is
+    // not asked to be promised; a fifth place has no name.
+    let request = asks(&["a", "b", "c", "a"], &[], &[(0, 5), (1, 5), (2, 9), (7, 5)]);
+    let answer = answerer.answer(&request).await;
+    let found: Vec<_> = answer.found.iter().map(|(index, stat)| (*index, stat.version)).collect();
+    assert_eq!(found, [(0, version(3)), (1, version(8)), (3, version(3))]);
+    assert_eq!(answer.promised, [0, 2]);
+    assert_eq!(answer.floor, Some(version(9)), "promises are part of it");
+    let refused = rig.gate.check(&name("c"), version(4), Basis::default());
+    assert!(refused.is_err(), "it was promised");
+    assert!(rig.gate.check(&name("b"), version(4), Basis::default()).is_ok());
+}

@@ -1,0 +1,116 @@
+//! What one member does for all of them: gives up who is lost, retires who is
+//! not needed any more, and changes the number of copies step by step.
+//!
+//! Any member could; the active one with the lowest id that is heard does. Two
+//! that do it at once do no harm.
+
+use std::time::Duration;
+
+use holdfast_coordinator::cluster::{Changer, MergeError, Snapshot, Told};
+use holdfast_core::lifecycle::{
+    is_repaired, lost_members, retirable_members, retired, steward, wanted_replicas,
+};
+use holdfast_core::node::NodeId;
+use holdfast_core::policy::{Policy, PolicyStep};
+use holdfast_core::roster::{Entry, MemberState, Roster};
+use holdfast_runtime::{Runtime, Task};
+use tracing::{info, warn};
+
+/// What the task needs.
+#[derive(Debug)]
+pub struct Steward {
+    /// The seam.
+    pub runtime: Runtime,
+    /// Who this is.
+    pub own: NodeId,
+    /// How members are told of changes.
+    pub changer: Changer,
+    /// `REPAIR_DELAY`.
+    pub delay: Duration,
+    /// How often others are heard.
+    pub heartbeat_interval: Duration,
+}
+
+impl Steward {
+    /// Looks now and then whether it is this member's turn, and there is
+    /// something to do, until the task is aborted.
+    #[must_use]
+    pub fn start(self) -> Task {
+        let runtime = self.runtime.clone();
+        runtime.spawn("steward", self.run())
+    }
+
+    async fn run(self) {
+        // The policy that this process knows to count.
+        let mut counted = None;
+        loop {
+            self.runtime.sleep(self.heartbeat_interval).await;
+            let snapshot = self.changer.cluster.snapshot();
+            if steward(&snapshot.view) != Some(self.own) {
+                counted = None;
+                continue;
+            }
+            self.give_up_lost(&snapshot).await;
+            self.retire_lost(&snapshot).await;
+            self.change_policy(&snapshot, &mut counted).await;
+        }
+    }
+
+    async fn give_up_lost(&self, snapshot: &Snapshot) {
+        for id in lost_members(&snapshot.view, self.delay, self.runtime.now()) {
+            let Some(entry) = snapshot.roster.get(id) else { continue };
+            warn!(node = %id, delay = ?self.delay, "a data server was silent for too long: its copies are made anew, and it drains");
+            let state = MemberState::Draining;
+            self.tell_entry(Entry { state, lost: true, ..entry.clone() }).await;
+        }
+    }
+
+    async fn retire_lost(&self, snapshot: &Snapshot) {
+        for id in retirable_members(&snapshot.view) {
+            let Some(entry) = snapshot.roster.get(id) else { continue };
+            info!(node = %id, "others have everything that a lost data server had: it retires");
+            self.tell_entry(retired(entry)).await;
+        }
+    }
+
+    async fn tell_entry(&self, entry: Entry) {
+        let (node, told) = (entry.id, self.changer.tell_entry(entry).await);
+        log_told(&told, &format!("the state of {node}"));
+    }
+
+    /// One step towards the number of copies that all ask for. The next one
+    /// waits until this one counts.
+    async fn change_policy(&self, snapshot: &Snapshot, counted: &mut Option<Policy>) {
+        let policy = snapshot.view.policy;
+        let Some(wanted) = wanted_replicas(&snapshot.view) else { return };
+        let repaired = is_repaired(&snapshot.view);
+        let Some(PolicyStep::Take(next)) = policy.next(wanted, repaired) else { return };
+        if *counted != Some(policy) {
+            if !self.tell_policy(snapshot, policy).await {
+                return;
+            }
+            *counted = Some(policy);
+        }
+        info!(?policy, ?next, "the number of copies changes by one step");
+        if self.tell_policy(snapshot, next).await {
+            *counted = Some(next);
+        }
+    }
+
+    async fn tell_policy(&self, snapshot: &Snapshot, policy: Policy) -> bool {
+        let Some(cluster) = snapshot.roster.cluster else { return false };
+        let told = self.changer.tell(Roster::of_policy(cluster, policy)).await;
+        log_told(&told, "the number of copies");
+        told.is_ok_and(|told| told.counts())
+    }
+}
+
+fn log_told(told: &Result<Told, MergeError>, what: &str) {
+    match told {
+        Ok(told) if told.counts() => {}
+        Ok(Told { persisted, needed }) => {
+            info!(persisted, needed, what, "too few members were told of a change; it will spread");
+        }
+        Err(error) => warn!(%error, what, "a change was not made"),
+    }
+}

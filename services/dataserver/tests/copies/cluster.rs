@@ -1,0 +1,264 @@
+//! Real data servers in one process, on a broker in memory.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use holdfast_bus::{MemoryBroker, MemoryBrokerOptions};
+use holdfast_coordinator::data_servers::DataServers;
+use holdfast_coordinator::service::{BusConnection, Ports, StartError};
+use holdfast_core::name::{Key, ObjectName};
+use holdfast_core::node::NodeId;
+use holdfast_core::object::Stat;
+use holdfast_core::wire::PROTOCOL_VERSION;
+use holdfast_core::wire::locate::BatchRequest;
+use holdfast_dataserver::config::DataServerConfig;
+use holdfast_dataserver::server;
+use holdfast_http::client::{ClientLimits, HttpClient};
+use holdfast_runtime::Runtime;
+use holdfast_telemetry::metrics::Metrics;
+use holdfast_telemetry::shutdown::Shutdown;
+use holdfast_testkit::{client, wait};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// What these tests wait for takes seconds on an idle machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// So the window is 600 ms.
+const INTERVAL: &str = "100ms";
+
+/// One data server.
+pub(crate) struct Member {
+    pub(crate) root: PathBuf,
+    pub(crate) node: NodeId,
+    pub(crate) ports: Ports,
+    shutdown: Shutdown,
+    run: JoinHandle<Result<(), StartError>>,
+}
+
+impl Member {
+    /// Ends it, and gives how it ended.
+    pub(crate) async fn stop(&mut self) -> Result<(), StartError> {
+        self.shutdown.force();
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> Result<(), StartError> {
+        wait::within("a data server ends", &mut self.run).await.expect("no panic")
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        !self.run.is_finished()
+    }
+
+    /// The state that it says it is in.
+    pub(crate) async fn state(&self) -> Value {
+        let answer = client::get(&self.ports.address, "/internal/v1/state").await;
+        answer.expect("an answer").json()
+    }
+
+    pub(crate) async fn copies_held(&self) -> u64 {
+        self.state().await["repair"]["copies_held"].as_u64().expect("a number")
+    }
+
+    /// What it has of these names.
+    pub(crate) async fn holds(&self, keys: &[String]) -> BTreeMap<String, Stat> {
+        let request = BatchRequest {
+            protocol: PROTOCOL_VERSION,
+            id: 1,
+            names: keys.iter().map(|key| name(key)).collect(),
+            trace: None,
+            traces: BTreeMap::new(),
+            stamps: BTreeMap::new(),
+            promises: BTreeMap::new(),
+        };
+        let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
+        let address = self.ports.address.parse().expect("an address");
+        let body = serde_json::to_vec(&request).expect("plain").into();
+        let answer = servers.locate(&address, self.node, body, LIMIT).await.expect("an answer");
+        let found = answer.found.into_iter();
+        found.map(|(index, stat)| (keys[index as usize].clone(), stat)).collect()
+    }
+}
+
+pub(crate) fn name(key: &str) -> ObjectName {
+    ObjectName::seed(Key::new(key).expect("short"))
+}
+
+/// Data servers that know each other.
+pub(crate) struct Cluster {
+    broker: MemoryBroker,
+    directory: PathBuf,
+    started: usize,
+    replicas: u32,
+    pub(crate) members: Vec<Member>,
+}
+
+impl Cluster {
+    /// Founds a cluster and waits until every member takes data.
+    pub(crate) async fn start(count: usize, replicas: u32) -> Self {
+        let unique = Runtime::real().random_u128();
+        let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
+        let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
+        let members = Vec::new();
+        let mut cluster = Self { broker, directory, started: 0, replicas, members };
+        for _ in 0..count {
+            cluster.add(count).await;
+        }
+        cluster.all_active(count).await;
+        cluster
+    }
+
+    /// Starts one more; it has joined when [`Self::all_active`] says so.
+    pub(crate) async fn add(&mut self, initial_members: usize) {
+        let root = self.directory.join(self.started.to_string());
+        self.started += 1;
+        self.run(root, initial_members).await;
+    }
+
+    /// Starts the data server of this volume again.
+    pub(crate) async fn restart(&mut self, root: PathBuf) {
+        self.run(root, 1).await;
+    }
+
+    async fn run(&mut self, root: PathBuf, initial_members: usize) {
+        let variables = [
+            ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
+            ("ADMIN_LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
+            ("RABBITMQ_HOST", "not-asked".to_owned()),
+            ("STORAGE_ROOT", root.display().to_string()),
+            ("RESERVE_BYTES", "1MiB".to_owned()),
+            ("INITIAL_MEMBERS", initial_members.to_string()),
+            ("REPLICAS", self.replicas.to_string()),
+            ("HEARTBEAT_INTERVAL", INTERVAL.to_owned()),
+            ("HEARTBEAT_EXPIRY", "500ms".to_owned()),
+            ("REPAIR_DELAY", "1500ms".to_owned()),
+            ("REPAIR_INTERVAL", "4s".to_owned()),
+            ("SHUTDOWN_DELAY", "0s".to_owned()),
+        ];
+        let variables = variables.map(|(name, value)| (name.to_owned(), value));
+        let config = DataServerConfig::from_variables(variables.into_iter()).expect("right");
+        let (bus, inbox) = self.broker.connect(&server::TOPICS);
+        let connection = BusConnection { bus, inbox };
+        let shutdown = Shutdown::new();
+        let (listening, ports) = oneshot::channel();
+        let metrics = Metrics::new("test").expect("new");
+        let run =
+            server::run(Runtime::real(), config, metrics, connection, shutdown.clone(), listening);
+        let run = tokio::spawn(run);
+        let ports = wait::within("it listens", ports).await.expect("it has started");
+        let state = client::get(&ports.address, "/internal/v1/state").await.expect("an answer");
+        let node = state.json()["node"].as_str().expect("text").parse().expect("an id");
+        self.members.push(Member { root, node, ports, shutdown, run });
+    }
+
+    /// Waits until every member sees so many active ones.
+    pub(crate) async fn all_active(&self, count: usize) {
+        wait::until_within(PATIENCE, "all members are active", async || {
+            for member in self.running() {
+                let known = dataservers(member).await;
+                let active = known.iter().filter(|one| one["takes_data"] == true).count();
+                if active != count {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    pub(crate) fn running(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| member.is_running())
+    }
+
+    /// Writes objects through one member; the keys.
+    pub(crate) async fn put(&self, count: usize) -> Vec<String> {
+        let member = self.running().next().expect("one runs");
+        let keys: Vec<String> = (0..count).map(|number| format!("key-{number}")).collect();
+        for key in &keys {
+            wait::until_within(PATIENCE, "a write is taken", async || {
+                let path = format!("/objects/{key}");
+                let body = content(key);
+                let answer = client::put(&member.ports.address, &path, &body).await.ok()?;
+                (answer.status == 200).then_some(())
+            })
+            .await;
+        }
+        keys
+    }
+
+    /// Waits until each of these names has exactly so many copies.
+    pub(crate) async fn copies(&self, keys: &[String], copies: usize, what: &str) {
+        let mut seen = String::new();
+        let held = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let mut count: BTreeMap<&str, usize> =
+                    keys.iter().map(|key| (key.as_str(), 0)).collect();
+                let mut by_member = Vec::new();
+                for member in self.running() {
+                    let held = member.holds(keys).await;
+                    by_member.push((member.node, held.len()));
+                    for key in held.keys() {
+                        *count
+                            .entry(keys.iter().find(|k| *k == key).expect("asked"))
+                            .or_default() += 1;
+                    }
+                }
+                if count.values().all(|count| *count == copies) {
+                    return;
+                }
+                seen = format!("{by_member:?} {count:?}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        assert!(held.await.is_ok(), "{what}: not {copies} copies of each: {seen}");
+    }
+
+    /// Reads every object through every member.
+    pub(crate) async fn all_read(&self, keys: &[String]) {
+        for member in self.running() {
+            for key in keys {
+                let path = format!("/objects/{key}");
+                let answer = wait::until_within(PATIENCE, "an object is read", async || {
+                    let answer = client::get(&member.ports.address, &path).await.ok()?;
+                    (answer.status != 503).then_some(answer)
+                })
+                .await;
+                assert_eq!((answer.status, answer.body), (200, content(key)), "{key}");
+            }
+        }
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for member in &self.members {
+            member.shutdown.force();
+        }
+        // What stays is in the temporary directory, where nobody minds.
+        let _ = fs::remove_dir_all(&self.directory);
+    }
+}
+
+/// What this object holds.
+pub(crate) fn content(key: &str) -> Vec<u8> {
+    format!("the content of {key}").into_bytes()
+}
+
+/// The members as this one knows them.
+pub(crate) async fn dataservers(member: &Member) -> Vec<Value> {
+    let listed = client::get(&member.ports.admin, "/admin/dataservers").await.expect("an answer");
+    listed.json()["dataservers"].as_array().expect("a list").clone()
+}
+
+/// What this member knows of another.
+pub(crate) async fn known(member: &Member, node: NodeId) -> Value {
+    let id = node.to_string();
+    dataservers(member).await.into_iter().find(|one| one["node"] == *id).unwrap_or_default()
+}
