@@ -36,8 +36,8 @@ pub struct Located {
     pub answered: Vec<NodeId>,
     /// Whether so few are unheard that no acknowledged write can be hidden.
     pub complete: bool,
-    /// How many members have the newest version, of those that neither drain
-    /// nor have retired.
+    /// How many members have the newest version and can read it, of those that
+    /// neither drain nor have retired.
     pub lasting: usize,
     /// Whether the newest version is certain to be found again: as many such
     /// members have it as reads count on. What is not must be written to that
@@ -308,9 +308,10 @@ impl Round {
     fn is_settled(&self) -> bool {
         let mut newest: BTreeMap<u32, (Version, usize)> = BTreeMap::new();
         for (id, asked) in &self.asked {
-            let Asked::Answered { found, .. } = asked else { continue };
-            let lasting = usize::from(self.counting.contains(id));
+            let Asked::Answered { found, unknown, .. } = asked else { continue };
             for (index, stat) in found {
+                let lasts = self.counting.contains(id) && !unknown.contains(index);
+                let lasting = usize::from(lasts);
                 let (version, holders) = newest.entry(*index).or_insert((stat.version, 0));
                 match stat.version.cmp(version) {
                     std::cmp::Ordering::Greater => (*version, *holders) = (stat.version, lasting),
@@ -360,8 +361,8 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
-        located.lasting =
-            located.newest_holders().filter(|holder| self.counting.contains(&holder.node)).count();
+        let lasts = |node: &NodeId| self.counting.contains(node) && located.answered.contains(node);
+        located.lasting = located.newest_holders().filter(|holder| lasts(&holder.node)).count();
         located.settled = located.lasting >= self.quorum.write_quorum;
         let somebody_heard = located.unheard.len() < self.asked.len();
         clocks.sort_unstable();

@@ -82,7 +82,6 @@ pub fn in_charge(located: &Located, homes: &[NodeId]) -> Option<NodeId> {
 #[must_use]
 pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -> Plan {
     let Some(held) = located.replicas.iter().find(|replica| replica.node == own) else {
-        // A copy that cannot be read is mended by whoever has a good one.
         return if located.complete { Plan::Rest } else { Plan::Wait };
     };
     if !located.complete {
@@ -95,7 +94,13 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
         let superseded = located.settled && !is_home;
         return if superseded { Plan::Forget { version: held.stat.version } } else { Plan::Rest };
     }
-    let holders: Vec<NodeId> = located.newest_holders().map(|replica| replica.node).collect();
+    let readable = |node: &NodeId| located.answered.contains(node);
+    let holders: Vec<NodeId> =
+        located.newest_holders().map(|replica| replica.node).filter(readable).collect();
+    if !readable(&own) {
+        // A copy that cannot be read is mended by whoever has a good one.
+        return Plan::Rest;
+    }
     let missing: Vec<NodeId> = homes
         .iter()
         .copied()

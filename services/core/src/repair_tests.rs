@@ -95,3 +95,16 @@ fn nothing_is_decided_on_an_incomplete_answer() {
         }
     }
 }
+
+#[test]
+fn a_copy_that_cannot_be_read_is_mended_by_who_has_a_good_one() {
+    let homes = [id(1), id(2), id(3)];
+    let mut damaged = located(&[(1, 7), (2, 7), (3, 7), (4, 7)]);
+    damaged.answered.retain(|node| *node != id(1));
+    damaged.unheard.push(id(1));
+    assert_eq!(plan(id(1), &damaged, &homes, &POLICY), Plan::Rest);
+    let from = vec![id(2), id(3), id(4)];
+    let copy = Plan::Copy { stat: stat(7), from, to: vec![id(1)] };
+    assert_eq!(plan(id(2), &damaged, &homes, &POLICY), copy);
+    assert_eq!(plan(id(4), &damaged, &homes, &POLICY), Plan::Rest, "it is still needed");
+}

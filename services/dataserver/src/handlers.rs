@@ -37,10 +37,6 @@ use crate::repair::pacer::Activity;
 use crate::report::Reporter;
 use crate::staging::StagingTable;
 
-/// Whether a write must say on which answer of this data server it builds.
-/// Until every coordinator sends that, one that does not is taken.
-const REQUIRE_STAMP: bool = false;
-
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Internal {
@@ -153,11 +149,10 @@ impl Write {
 }
 
 fn basis(headers: &HeaderMap) -> Result<Basis, InternalError> {
+    // A write that does not say on which answer it builds may be as old as can be.
     let stamp = optional(headers, HEADER_STAMP)?;
-    if REQUIRE_STAMP && stamp.is_none() {
-        return Err(InternalError::Header { header: HEADER_STAMP });
-    }
-    Ok(Basis { stamp, ballot: optional(headers, HEADER_BALLOT)? })
+    let stamp = stamp.ok_or(InternalError::Header { header: HEADER_STAMP })?;
+    Ok(Basis { stamp: Some(stamp), ballot: optional(headers, HEADER_BALLOT)? })
 }
 
 fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, InternalError> {

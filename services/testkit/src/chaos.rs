@@ -79,6 +79,7 @@ pub async fn run(plan: Plan) -> Report {
     for client in clients {
         client.await.expect("clients do not panic");
     }
+    eprintln!("the faults are over: reading everything back");
     let whole = load.read_back(HEALING, plan.replicas as usize).await;
     Report::new(&load, faults.over(), whole)
 }

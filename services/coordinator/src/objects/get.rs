@@ -124,7 +124,9 @@ impl Objects {
         let snapshot = self.cluster.snapshot();
         holders.sort_by_key(|holder| {
             let member = snapshot.view.member(holder.node);
-            member.is_none_or(|member| member.hearing != Hearing::Heard)
+            let heard = member.is_some_and(|member| member.hearing == Hearing::Heard);
+            // One whose copy is damaged is asked last.
+            !heard || !located.answered.contains(&holder.node)
         });
         holders
     }
