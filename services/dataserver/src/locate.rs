@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
@@ -28,6 +29,10 @@ const CONCURRENT: usize = 64;
 
 /// Promises of one batch that are worked on at once: each may wait for a write.
 const CONCURRENT_PROMISES: usize = 16;
+
+/// How long a promise may wait for a write of its name, which holds up the
+/// answer about all names of its batch. Then the name is unknown.
+const PROMISE_PATIENCE: Duration = Duration::from_millis(250);
 
 /// What was found of one batch.
 #[derive(Debug, Default)]
@@ -191,11 +196,18 @@ impl Answerer {
         for (index, ballot) in &request.promises {
             let name = usize::try_from(*index).ok().and_then(|place| request.names.get(place));
             let Some(name) = name.cloned() else { continue };
-            let (gate, index, ballot) = (self.gate.clone(), *index, *ballot);
-            asked.push(async move { (index, gate.promise(&name, ballot).await) });
+            let (answerer, index, ballot) = (self.clone(), *index, *ballot);
+            asked.push(async move {
+                let promise = answerer.gate.promise(&name, ballot);
+                (index, answerer.runtime.timeout(PROMISE_PATIENCE, promise).await)
+            });
         }
         let given = stream::iter(asked).buffered(CONCURRENT_PROMISES).collect::<Vec<_>>().await;
         for (index, promised) in given {
+            let Ok(promised) = promised else {
+                lookups.unknown.push(index);
+                continue;
+            };
             lookups.apply(index, promised.stat);
             if promised.is_given {
                 lookups.promised.push(index);

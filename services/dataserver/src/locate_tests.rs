@@ -68,3 +68,20 @@ async fn a_promise_comes_with_what_was_there_and_below_the_floor() {
     assert!(refused.is_err(), "it was promised");
     assert!(rig.gate.check(&name("b"), version(4), Basis::default()).is_ok());
 }
+
+#[tokio::test]
+async fn a_promise_that_must_wait_holds_nobody_else_up_for_long() {
+    let rig = Rig::new().await;
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    delete(&rig, "b", 3).await;
+    rig.store.hold();
+    let (gate, staged) = (rig.gate.clone(), rig.stage(b"payload").await);
+    let _writer = rig.runtime.spawn("writer", async move {
+        let _ = gate.commit(name("a"), Basis::default(), content(4), staged).await;
+    });
+    rig.store.await_commit().await;
+    let answer = answerer.answer(&asks(&["a", "b"], &[], &[(0, 9), (1, 9)])).await;
+    assert_eq!((answer.unknown, answer.promised), (vec![0], vec![1]));
+    assert_eq!(answer.found.len(), 1);
+    assert!(rig.gate.check(&name("a"), version(5), Basis::default()).is_ok());
+}

@@ -126,8 +126,9 @@ async fn a_small_payload_makes_no_file_before_it_is_committed() {
 async fn a_fresh_disk_and_the_data_servers_own_files_are_no_obstacle() {
     let directory = TempDir::new();
     fs::create_dir(directory.join("lost+found")).unwrap();
-    for own in ["node.json", "node.json.tmp", "roster.json", "roster.json.tmp"] {
+    for own in ["node.json", "roster.json", "floor.json"] {
         fs::write(directory.join(own), b"{}").unwrap();
+        fs::write(directory.join(&format!("{own}.tmp")), b"{}").unwrap();
     }
     drop(open(directory.path()).await.unwrap());
     open(directory.path()).await.unwrap();

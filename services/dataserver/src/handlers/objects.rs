@@ -29,6 +29,8 @@ pub(super) async fn handle_write(
     internal.check_takes_data()?;
     internal.gate.check(&name, write.content.version, write.basis)?;
     let payload = collect(body, SMALL_BYTES).await?;
+    // The body may have taken its time.
+    internal.check_takes_data()?;
     match write.kind {
         Kind::Tombstone if payload.is_empty() => {
             outcome(internal, internal.gate.delete(name, write.basis, write.content).await?)
