@@ -11,6 +11,7 @@ mod staging;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub(crate) use copies::answer_collect;
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
@@ -97,6 +98,7 @@ async fn route(
         ("POST", "roster", "") => roster::handle_merge(internal, body).await,
         ("POST", "locate", "") => locate::handle_locate(internal, body).await,
         ("POST", "copies", "") => copies::handle_copy(internal, body).await,
+        ("POST", "collect", "") => copies::handle_collect(internal, body).await,
         ("POST", "pins", "") => copies::handle_pin(internal, body).await,
         ("POST", "repair", "") => repair::handle_hint(internal, body).await,
         ("PUT", "objects", path) => objects::handle_write(internal, path, headers, body).await,

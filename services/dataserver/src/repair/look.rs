@@ -13,6 +13,7 @@ use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::Walked;
 use tracing::{debug, error};
 
+use super::collect::{Tombstone, collect, is_old};
 use super::lap::{Found, Shape};
 use super::let_go::{LetGo, Release};
 use super::metrics::{Kind as Work, RepairMetrics};
@@ -37,6 +38,15 @@ enum Step {
     Copy { stat: Stat, from: Vec<NodeId>, to: Vec<NodeId> },
     Forget(Version),
     LetGo { version: Version, rely_on: Vec<NodeId> },
+    Collect(Version),
+}
+
+/// What is left to be done about a name together with others.
+#[derive(Debug)]
+enum End {
+    Rest,
+    Release(Release),
+    Collect(Tombstone),
 }
 
 /// A name that is looked at.
@@ -86,26 +96,37 @@ impl Look {
         let settled = subjects.into_iter().map(|subject| self.settle(subject, shape));
         let mut settled = stream::iter(settled).buffer_unordered(PAGE);
         let (mut found, mut releases) = (Found::default(), Vec::new());
-        while let Some((one, release)) = settled.next().await {
+        let mut tombstones = Vec::new();
+        while let Some((one, end)) = settled.next().await {
             found.add(&one);
-            releases.extend(release);
+            match end {
+                End::Rest => {}
+                End::Release(release) => releases.push(release),
+                End::Collect(tombstone) => tombstones.push(tombstone),
+            }
         }
         found.unfinished += self.let_go.begin(releases);
+        collect(&self.parts, tombstones).await;
         found
     }
 
-    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, Option<Release>) {
+    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, End) {
         for round in 1..=ROUNDS {
-            let Ok(located) = self.parts.objects.locate(&subject.name).await else { break };
+            let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = homes(&subject.name, &shape.candidates, &shape.policy);
             let mut found = count(self.own, &subject, &located, &homes, shape);
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
             let done = match step {
-                Step::Rest => return (found, None),
+                Step::Rest => return (found, End::Rest),
                 Step::Wait => break,
                 Step::LetGo { version, rely_on } => {
-                    return (found, Some(Release { name: subject.name, version, rely_on }));
+                    let release = Release { name: subject.name, version, rely_on };
+                    return (found, End::Release(release));
                 }
+                Step::Collect(version) if is_old(&self.parts, version) => {
+                    return (found, End::Collect((subject.name, version)));
+                }
+                Step::Collect(_) => return (found, End::Rest),
                 Step::Forget(version) => self.forget(&subject, version).await,
                 Step::Copy { stat, from, to } => {
                     let mut all = true;
@@ -118,10 +139,10 @@ impl Look {
             };
             if !done || round == ROUNDS {
                 found.unfinished = 1;
-                return (found, None);
+                return (found, End::Rest);
             }
         }
-        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, None)
+        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, End::Rest)
     }
 
     fn takes_data(&self) -> bool {
@@ -151,7 +172,9 @@ impl Look {
         // The receiver refuses what was found out too long ago.
         let waited = self.parts.runtime.now().saturating_sub(asked);
         if waited > self.parts.gate.window() / 2 {
-            let Ok(again) = self.parts.objects.locate(&subject.name).await else { return false };
+            let Ok(again) = self.parts.objects.locate_all(&subject.name).await else {
+                return false;
+            };
             let newest = again.newest().map(|replica| replica.stat.version);
             if newest != Some(stat.version) || !again.complete {
                 return false;
@@ -209,6 +232,7 @@ fn choose(
         Plan::Wait => Step::Wait,
         Plan::Forget { version } => Step::Forget(version),
         Plan::LetGo { version, rely_on } => Step::LetGo { version, rely_on },
+        Plan::Collect { version } => Step::Collect(version),
         // First of all, what is here must be whole.
         Plan::Rest | Plan::Copy { .. } if subject.is_damaged => {
             mend(own, subject, located, takes_data)
