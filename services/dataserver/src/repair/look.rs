@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use holdfast_coordinator::data_servers::{BUSY, DataServerError};
 use holdfast_core::locate::Located;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
@@ -29,6 +30,22 @@ const COPY_GRACE: Duration = Duration::from_secs(60);
 
 /// No transfer between data servers is slower than this and still worth it.
 const SLOWEST_BYTES: u64 = 256 * 1024;
+
+/// How often a copy is offered to a member that has enough to do.
+const TRIES: usize = 32;
+
+/// The longest pause between two offers.
+const LONGEST_WAIT_MILLIS: u64 = 500;
+
+/// What became of a copy.
+enum Sent {
+    /// The receiver has it, or something newer.
+    Kept,
+    /// It takes as many as it can.
+    Busy,
+    /// It does not have it.
+    Failed,
+}
 
 /// What is done about one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +103,11 @@ impl Look {
         self.let_go.take_unfinished()
     }
 
+    /// How many copies were let go of since this was asked last.
+    pub(super) fn take_dropped(&self) -> u64 {
+        self.let_go.take_dropped()
+    }
+
     pub(super) fn set_unfinished(&self) {
         self.let_go.set_unfinished();
     }
@@ -111,10 +133,12 @@ impl Look {
     }
 
     async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, End) {
+        let mut done_count = 0;
         for round in 1..=ROUNDS {
             let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = homes(&subject.name, &shape.candidates, &shape.policy);
             let mut found = count(self.own, &subject, &located, &homes, shape);
+            found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
             let done = match step {
                 Step::Rest => return (found, End::Rest),
@@ -137,6 +161,7 @@ impl Look {
                     all
                 }
             };
+            done_count += u64::from(done);
             if !done || round == ROUNDS {
                 found.unfinished = 1;
                 return (found, End::Rest);
@@ -167,21 +192,33 @@ impl Look {
         from: &[NodeId],
         node: NodeId,
     ) -> bool {
-        let asked = self.parts.runtime.now();
+        let runtime = &self.parts.runtime;
+        let mut looked_up = runtime.now();
+        let mut located = located.clone();
         let _turn = self.pacer.turn(stat.size_bytes).await;
-        // The receiver refuses what was found out too long ago.
-        let waited = self.parts.runtime.now().saturating_sub(asked);
-        if waited > self.parts.gate.window() / 2 {
-            let Ok(again) = self.parts.objects.locate_all(&subject.name).await else {
-                return false;
-            };
-            let newest = again.newest().map(|replica| replica.stat.version);
-            if newest != Some(stat.version) || !again.complete {
-                return false;
+        for _ in 0..TRIES {
+            // The receiver refuses what was found out too long ago.
+            if runtime.now().saturating_sub(looked_up) > self.parts.gate.window() / 2 {
+                looked_up = runtime.now();
+                let Ok(again) = self.parts.objects.locate_all(&subject.name).await else { break };
+                located = again;
+                let newest = located.newest().map(|replica| replica.stat.version);
+                if newest != Some(stat.version) || !located.complete {
+                    break;
+                }
             }
-            return self.send(subject, &again, stat, from, node).await;
+            match self.send(subject, &located, stat, from, node).await {
+                Sent::Kept => return true,
+                Sent::Failed => break,
+                // Others want to copy to it, too.
+                Sent::Busy => {
+                    let jitter = runtime.random_u64() % LONGEST_WAIT_MILLIS;
+                    runtime.sleep(Duration::from_millis(jitter)).await;
+                }
+            }
         }
-        self.send(subject, located, stat, from, node).await
+        self.metrics().on_work(Work::Copy, false);
+        false
     }
 
     async fn send(
@@ -191,26 +228,49 @@ impl Look {
         stat: &Stat,
         from: &[NodeId],
         node: NodeId,
-    ) -> bool {
+    ) -> Sent {
         let snapshot = self.parts.cluster.snapshot();
         let Some((member, stamp)) = snapshot.view.member(node).zip(located.stamp(node)) else {
-            return false;
+            return Sent::Failed;
         };
         let from = from.iter().copied().filter(|source| *source != node).collect();
         let (name, stat) = (subject.name.clone(), stat.clone());
         let size_bytes = stat.size_bytes;
         let request = CopyRequest { name, stat, from, stamp, ballot: None };
         let limit = COPY_GRACE + Duration::from_secs(size_bytes / SLOWEST_BYTES);
-        let copied = self.parts.data_servers.copy(&member.address, node, &request, limit).await;
-        match &copied {
-            Ok(answer) if answer.outcome == WriteOutcome::Stored => {
-                self.metrics().bytes.inc_by(size_bytes);
+        let copied = self.parts.data_servers.copy(&member.address, node, &request, limit);
+        let copied = tokio::select! {
+            biased;
+            copied = copied => copied,
+            // A long transfer must not keep its turn when nobody is there.
+            () = self.falls_silent(node) => return Sent::Failed,
+        };
+        match copied {
+            Ok(answer) => {
+                if answer.outcome == WriteOutcome::Stored {
+                    self.metrics().bytes.inc_by(size_bytes);
+                }
+                self.metrics().on_work(Work::Copy, true);
+                Sent::Kept
             }
-            Ok(_) => {}
-            Err(error) => debug!(key = %subject.name, %node, %error, "a copy was not made"),
+            Err(DataServerError::Refused { code, .. }) if code == BUSY => Sent::Busy,
+            Err(error) => {
+                debug!(key = %subject.name, %node, %error, "a copy was not made");
+                Sent::Failed
+            }
         }
-        self.metrics().on_work(Work::Copy, copied.is_ok());
-        copied.is_ok()
+    }
+
+    async fn falls_silent(&self, node: NodeId) {
+        let mut snapshots = self.parts.cluster.watch();
+        let silent = snapshots.wait_for(|snapshot| {
+            let member = snapshot.view.member(node);
+            member.is_none_or(|member| !member.hearing.may_answer())
+        });
+        if silent.await.is_err() {
+            // The process shuts down, and this task with it.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn metrics(&self) -> &RepairMetrics {

@@ -206,7 +206,7 @@ impl Repair {
         let held = self.copies_held().await.max(1);
         let share = looked_at as f64 / held as f64;
         let pause = self.parts.settings.interval.as_secs_f64() / 2.0 * share.min(1.0);
-        Duration::from_secs_f64(pause).saturating_sub(took).min(LONGEST_PAUSE)
+        Duration::from_secs_f64(pause).saturating_sub(took).max(took).min(LONGEST_PAUSE)
     }
 
     async fn end(&mut self, lap: Lap) {
@@ -220,11 +220,15 @@ impl Repair {
         if stands && found.is_proof() {
             self.passed = Some(lap.to_pass());
         }
+        // A lap that got something done is followed soon; one that did not, later
+        // and later.
+        if !has_to_do || found.done + self.look.take_dropped() > 0 {
+            self.retry = self.parts.gate.window();
+        }
         if has_to_do {
             self.due = now + self.retry;
             self.retry = (self.retry * 2).min(self.parts.settings.interval / 2);
         } else {
-            self.retry = self.parts.gate.window();
             self.due = now + self.parts.settings.interval / 2;
         }
         self.tell(None).await;
