@@ -9,6 +9,7 @@ pub mod broker;
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod elastic;
 pub mod history;
 pub mod logs;
 pub mod ports;
