@@ -311,7 +311,9 @@ fn count(
     let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
     let lasting = located.lasting.saturating_sub(usize::from(is_lost));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
-    let is_settled = homes.iter().all(|home| holds(*home)) && !is_lost;
+    // Who did not answer may have it; when it is heard again, a lap begins.
+    let answers = |home: &&NodeId| located.stamp(**home).is_some();
+    let is_settled = homes.iter().filter(answers).all(|home| holds(*home)) && !is_lost;
     found.unfinished = u64::from(!is_settled);
     if in_charge(located, homes) == Some(own) {
         if newest.stat.kind == Kind::Object {

@@ -107,3 +107,14 @@ fn each_object_is_counted_by_one_member() {
     assert_eq!(counted_by(&[(4, 5), (3, 5)]), [3]);
     assert!(counted_by(&[]).is_empty());
 }
+
+#[test]
+fn a_home_that_did_not_answer_leaves_nothing_to_do() {
+    let count = |located: &Located| {
+        count(id(1), &subject(false), located, &[id(1), id(2)], &shape(2)).unfinished
+    };
+    let mut alone = located(&[(1, 5)]);
+    assert_eq!(count(&alone), 1);
+    alone.stamps.remove(&id(2));
+    assert_eq!(count(&alone), 0);
+}

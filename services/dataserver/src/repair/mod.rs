@@ -21,14 +21,16 @@ mod look;
 pub mod metrics;
 pub mod pacer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_coordinator::objects::Objects;
-use holdfast_core::membership::Moment;
+use holdfast_core::membership::{Hearing, Member, Moment};
 use holdfast_core::name::ObjectName;
+use holdfast_core::node::NodeId;
 use holdfast_core::wire::heartbeat::{Pass, RepairReport};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{Held, Store};
@@ -86,6 +88,8 @@ struct Repair {
     lap: Option<Lap>,
     /// Where the last lap ended.
     shape: Option<Shape>,
+    /// Members that were not heard lately: what was written meanwhile, they lack.
+    away: BTreeSet<NodeId>,
     passed: Option<Pass>,
     /// When the next lap begins without a cause.
     due: Moment,
@@ -101,7 +105,8 @@ pub fn start(parts: RepairParts) -> Task {
     let pacer = Pacer::new(runtime.clone(), parts.settings.rate_bytes, parts.activity.clone());
     let look = Look::new(parts.clone(), let_go, pacer);
     let (due, retry) = (runtime.now(), parts.gate.window());
-    let repair = Repair { parts, look, lap: None, shape: None, passed: None, due, retry };
+    let away = BTreeSet::new();
+    let repair = Repair { parts, look, lap: None, shape: None, away, passed: None, due, retry };
     runtime.spawn("repair", repair.run())
 }
 
@@ -124,8 +129,9 @@ impl Repair {
     /// beginning of the last one, or when it is time.
     fn follow_changes(&mut self) {
         let shape = self.shape();
-        if shape.as_ref() != self.shape.as_ref() {
-            debug!("who should hold copies has changed: looking at all of them");
+        let is_back = self.follow_absence();
+        if is_back || shape.as_ref() != self.shape.as_ref() {
+            debug!(is_back, "who should or can hold copies has changed: looking at all of them");
             // Where the task is: a member that comes and goes must not keep it
             // at the beginning of the index for ever.
             let start = self.lap.take().and_then(Lap::into_cursor);
@@ -136,6 +142,16 @@ impl Repair {
             let hurry = self.look.take_unfinished();
             self.lap = shape.map(|shape| Lap::new(None, shape, self.now(), hurry));
         }
+    }
+
+    /// Whether a member is heard again that was not.
+    fn follow_absence(&mut self) -> bool {
+        let snapshot = self.parts.cluster.snapshot();
+        let is_away = |member: &&Member| member.hearing != Hearing::Heard;
+        let away = snapshot.view.roster_members().filter(is_away).map(|member| member.id).collect();
+        let before = std::mem::replace(&mut self.away, away);
+        let is_member = |id: &NodeId| snapshot.view.member(*id).is_some();
+        before.difference(&self.away).any(is_member)
     }
 
     /// Who should hold copies as things are; `None` without a cluster.

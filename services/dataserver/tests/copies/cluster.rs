@@ -87,17 +87,28 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     started: usize,
     replicas: u32,
+    /// `REPAIR_DELAY` and `REPAIR_INTERVAL`.
+    repair: (&'static str, &'static str),
     pub(crate) members: Vec<Member>,
 }
 
 impl Cluster {
     /// Founds a cluster and waits until every member takes data.
     pub(crate) async fn start(count: usize, replicas: u32) -> Self {
+        Self::start_with(count, replicas, ("1500ms", "4s")).await
+    }
+
+    /// The same, where nothing happens but for a cause within the test.
+    pub(crate) async fn start_patient(count: usize, replicas: u32) -> Self {
+        Self::start_with(count, replicas, ("10m", "1h")).await
+    }
+
+    async fn start_with(count: usize, replicas: u32, repair: (&'static str, &'static str)) -> Self {
         let unique = Runtime::real().random_u128();
         let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
         let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
         let members = Vec::new();
-        let mut cluster = Self { broker, directory, started: 0, replicas, members };
+        let mut cluster = Self { broker, directory, started: 0, replicas, repair, members };
         for _ in 0..count {
             cluster.add(count).await;
         }
@@ -164,8 +175,8 @@ impl Cluster {
             ("REPLICAS", self.replicas.to_string()),
             ("HEARTBEAT_INTERVAL", INTERVAL.to_owned()),
             ("HEARTBEAT_EXPIRY", "500ms".to_owned()),
-            ("REPAIR_DELAY", "1500ms".to_owned()),
-            ("REPAIR_INTERVAL", "4s".to_owned()),
+            ("REPAIR_DELAY", self.repair.0.to_owned()),
+            ("REPAIR_INTERVAL", self.repair.1.to_owned()),
             ("SHUTDOWN_DELAY", "0s".to_owned()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
