@@ -77,7 +77,7 @@ impl Coordinator {
         });
         let (locator, locator_task) = Locator::start(LocatorParts {
             runtime: runtime.clone(),
-            config: LocatorConfig::new(settings.locate_timeout),
+            config: LocatorConfig::new(settings.locate_timeout, settings.heartbeat_interval),
             cluster: cluster.clone(),
             bus: Arc::clone(bus),
             replies,

@@ -36,6 +36,12 @@ pub const NOT_ADMITTED: &str = "not-admitted";
 /// as it may.
 pub const BUSY: &str = "busy";
 
+/// The code with which a data server refuses what is older than it promised.
+pub const PROMISED: &str = "promised";
+
+/// The code with which a data server refuses what builds on an old answer.
+pub const STALE_STAMP: &str = "stale-stamp";
+
 /// What went wrong with one data server.
 #[derive(Debug, Error)]
 pub enum DataServerError {
@@ -86,6 +92,13 @@ impl DataServerError {
             }
             Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source => false,
         }
+    }
+
+    /// Whether a promise or a newer run stood in the way: the same request may
+    /// do better once it is built on a new locate.
+    #[must_use]
+    pub fn is_outpaced(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == PROMISED || code == STALE_STAMP)
     }
 
     /// Whether the data server said that its disk is full.

@@ -28,14 +28,6 @@ pub enum ObjectError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// The write has a condition, which this release cannot keep.
-    #[error(
-        "conditional writes are not supported by this release; send the request without {header}"
-    )]
-    ConditionalWrite {
-        /// The header with the condition.
-        header: &'static str,
-    },
     /// The payload is larger than is allowed.
     #[error("the object is larger than the {limit_bytes} bytes allowed here (MAX_OBJECT_BYTES)")]
     TooLarge {
@@ -67,6 +59,18 @@ pub enum ObjectError {
         /// Those that did not say.
         silent: Vec<NodeId>,
     },
+    /// Too few members are heard for a write that later reads are certain to
+    /// find.
+    #[error(
+        "too many data servers are silent for this write to be safe; nothing was stored, try again when they are back"
+    )]
+    NoQuorum {
+        /// Those that did not say.
+        silent: Vec<NodeId>,
+    },
+    /// Other conditional writes of the same name were always first.
+    #[error("others kept writing this object in between; nothing was stored, try again")]
+    Contended,
     /// There is nobody to store anything.
     #[error(
         "no data server is available; check that data servers run and reach the broker or are listed in DATASERVER_PEERS"
@@ -119,16 +123,17 @@ pub enum ObjectError {
 
 impl ObjectError {
     /// Every code there is, for metrics that show each of them.
-    pub const CODES: [&'static str; 21] = [
+    pub const CODES: [&'static str; 22] = [
         "bad-name",
         "bad-header",
-        "conditional-write",
         "too-large",
         "body-incomplete",
         "body-too-slow",
         "digest-mismatch",
         "not-found",
         "incomplete",
+        "no-quorum",
+        "contended",
         "no-data-servers",
         "no-space",
         "write-failed",
@@ -159,8 +164,9 @@ impl ObjectError {
             Self::Range { .. } => StatusCode::RANGE_NOT_SATISFIABLE,
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
-            Self::ConditionalWrite { .. } => StatusCode::NOT_IMPLEMENTED,
             Self::Incomplete { .. }
+            | Self::NoQuorum { .. }
+            | Self::Contended
             | Self::NoDataServers
             | Self::WriteFailed
             | Self::OutcomeUnknown
@@ -176,13 +182,14 @@ impl ObjectError {
         match self {
             Self::Name(_) => "bad-name",
             Self::Header { .. } => "bad-header",
-            Self::ConditionalWrite { .. } => "conditional-write",
             Self::TooLarge { .. } => "too-large",
             Self::BodyIncomplete => "body-incomplete",
             Self::BodyTooSlow => "body-too-slow",
             Self::DigestMismatch { .. } => "digest-mismatch",
             Self::NotFound => "not-found",
             Self::Incomplete { .. } => "incomplete",
+            Self::NoQuorum { .. } => "no-quorum",
+            Self::Contended => "contended",
             Self::NoDataServers => "no-data-servers",
             Self::NoSpace => "no-space",
             Self::WriteFailed => "write-failed",
@@ -200,8 +207,11 @@ impl ObjectError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Incomplete { .. } | Self::NoDataServers => Some(RETRY_SOON),
+            Self::Incomplete { .. } | Self::NoQuorum { .. } | Self::NoDataServers => {
+                Some(RETRY_SOON)
+            }
             Self::Overloaded
+            | Self::Contended
             | Self::WriteFailed
             | Self::OutcomeUnknown
             | Self::ReadFailed
@@ -218,7 +228,7 @@ impl ObjectError {
             problem = problem.with_retry_after(retry_after);
         }
         match self {
-            Self::Incomplete { silent } => {
+            Self::Incomplete { silent } | Self::NoQuorum { silent } => {
                 let silent: Vec<String> = silent.iter().map(NodeId::to_string).collect();
                 problem.with_member("silent", silent)
             }
@@ -247,14 +257,15 @@ mod tests {
     fn after(error: &ObjectError) -> Option<ObjectError> {
         Some(match error {
             ObjectError::Name(_) => ObjectError::Header { header: "range", reason: "none" },
-            ObjectError::Header { .. } => ObjectError::ConditionalWrite { header: "if-match" },
-            ObjectError::ConditionalWrite { .. } => ObjectError::TooLarge { limit_bytes: 1 },
+            ObjectError::Header { .. } => ObjectError::TooLarge { limit_bytes: 1 },
             ObjectError::TooLarge { .. } => ObjectError::BodyIncomplete,
             ObjectError::BodyIncomplete => ObjectError::BodyTooSlow,
             ObjectError::BodyTooSlow => ObjectError::DigestMismatch { algorithm: "sha-256" },
             ObjectError::DigestMismatch { .. } => ObjectError::NotFound,
             ObjectError::NotFound => ObjectError::Incomplete { silent: Vec::new() },
-            ObjectError::Incomplete { .. } => ObjectError::NoDataServers,
+            ObjectError::Incomplete { .. } => ObjectError::NoQuorum { silent: Vec::new() },
+            ObjectError::NoQuorum { .. } => ObjectError::Contended,
+            ObjectError::Contended => ObjectError::NoDataServers,
             ObjectError::NoDataServers => ObjectError::NoSpace,
             ObjectError::NoSpace => ObjectError::WriteFailed,
             ObjectError::WriteFailed => ObjectError::OutcomeUnknown,

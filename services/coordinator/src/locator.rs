@@ -21,6 +21,8 @@ use holdfast_bus::{Bus, Message};
 use holdfast_core::locate::Located;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::Address;
+use holdfast_core::stamp;
+use holdfast_core::version::Version;
 use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::trace;
 use tokio::sync::{mpsc, oneshot};
@@ -41,6 +43,8 @@ pub struct LocatorConfig {
     pub timeout: Duration,
     /// When members that have not answered over the bus are asked over HTTP.
     pub fallback_after: Duration,
+    /// When the answers of a batch count no more, see [`holdfast_core::stamp`].
+    pub window: Duration,
     /// Batches that may be out at once before names gather. Two keep the wire
     /// busy while the answers of the first are read.
     pub batches_in_flight: usize,
@@ -50,11 +54,12 @@ pub struct LocatorConfig {
 }
 
 impl LocatorConfig {
-    /// The usual timing for a given `LOCATE_TIMEOUT`.
+    /// The usual timing for a given `LOCATE_TIMEOUT` and `HEARTBEAT_INTERVAL`.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, heartbeat_interval: Duration) -> Self {
         Self {
             timeout,
+            window: stamp::window(heartbeat_interval),
             fallback_after: timeout / 10,
             batches_in_flight: 2,
             batch_patience: Duration::from_millis(5),
@@ -75,6 +80,10 @@ pub enum LocateError {
 
 struct Lookup {
     name: ObjectName,
+    /// A promise that is asked for beside the lookup.
+    ballot: Option<Version>,
+    /// Whether everybody is waited for who may still answer.
+    from_all: bool,
     trace: Option<String>,
     started: Duration,
     reply: oneshot::Sender<Located>,
@@ -139,9 +148,45 @@ impl Locator {
     /// [`LocateError`].
     #[tracing::instrument(name = "locate", skip_all)]
     pub async fn locate(&self, name: &ObjectName) -> Result<Located, LocateError> {
+        self.ask(name, None, false).await
+    }
+
+    /// The same, but waits for every member that may still answer, also when the
+    /// outcome is certain: for who wants to know every copy. Cancel safe.
+    ///
+    /// # Errors
+    /// [`LocateError`].
+    #[tracing::instrument(name = "locate_all", skip_all)]
+    pub async fn locate_all(&self, name: &ObjectName) -> Result<Located, LocateError> {
+        self.ask(name, None, true).await
+    }
+
+    /// The same, and asks every member to take nothing below `ballot` for this
+    /// name from now on. Who does not promise it counts as unheard. Cancel safe;
+    /// what was promised stays promised for a while.
+    ///
+    /// # Errors
+    /// [`LocateError`].
+    #[tracing::instrument(name = "promise", skip_all)]
+    pub async fn promise(
+        &self,
+        name: &ObjectName,
+        ballot: Version,
+    ) -> Result<Located, LocateError> {
+        self.ask(name, Some(ballot), false).await
+    }
+
+    async fn ask(
+        &self,
+        name: &ObjectName,
+        ballot: Option<Version>,
+        from_all: bool,
+    ) -> Result<Located, LocateError> {
         let (reply, answer) = oneshot::channel();
         let lookup = Lookup {
             name: name.clone(),
+            ballot,
+            from_all,
             trace: trace::current_traceparent(),
             started: self.runtime.now(),
             reply,

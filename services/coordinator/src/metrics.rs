@@ -5,7 +5,9 @@ use holdfast_core::membership::{Hearing, View};
 use holdfast_core::node::Address;
 use holdfast_core::roster::MemberState;
 use holdfast_telemetry::metrics::Metrics;
-use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, IntCounterVec, IntGaugeVec};
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec,
+};
 
 use crate::error::ObjectError;
 
@@ -50,6 +52,10 @@ pub struct LocateMetrics {
 #[derive(Clone, Debug)]
 pub struct ObjectMetrics {
     pub(crate) reads_continued: IntCounterVec,
+    pub(crate) reads_hedged: IntCounter,
+    pub(crate) write_backs: IntCounterVec,
+    pub(crate) quorum_failures: IntCounterVec,
+    pub(crate) stalled: IntCounter,
     pub(crate) refused: IntCounterVec,
 }
 
@@ -200,7 +206,7 @@ impl LocateMetrics {
                     "Locate messages that were not taken, by reason.",
                     &["reason"],
                 )?,
-                &["body", "protocol", "size", "late"],
+                &["body", "protocol", "size", "late", "stale"],
             ),
             waiting: metrics
                 .gauge("holdfast_locate_waiting", "Lookups that wait for a batch to leave.")?,
@@ -232,6 +238,31 @@ impl ObjectMetrics {
                 )?,
                 &["ok", "error"],
             ),
+            reads_hedged: metrics.counter(
+                "holdfast_reads_hedged_total",
+                "Reads for which a second replica was asked, because the first took its time.",
+            )?,
+            write_backs: labelled(
+                metrics.counters(
+                    "holdfast_write_backs_total",
+                    "Versions that a reader found on fewer members than reads count on and had \
+                     copied first, by result.",
+                    &["result"],
+                )?,
+                &["ok", "error"],
+            ),
+            quorum_failures: labelled(
+                metrics.counters(
+                    "holdfast_quorum_failures_total",
+                    "Versions that did not reach a write quorum, by operation.",
+                    &["operation"],
+                )?,
+                &["write", "conditional", "write-back"],
+            ),
+            stalled: metrics.counter(
+                "holdfast_writes_stalled_total",
+                "Data servers that were asked as well because others kept a write waiting.",
+            )?,
             refused: labelled(
                 metrics.counters(
                     "holdfast_refusals_total",

@@ -1,29 +1,44 @@
 //! PUT, GET and DELETE over many data servers.
 //!
-//! In this release every object has one copy. An overwrite goes to the member
-//! that holds the object, while that member is heard; otherwise placement says
-//! where it goes. Which content is the newest, versions say.
+//! | room | purpose |
+//! |---|---|
+//! | `put`, `delete`, `get` | what clients ask for |
+//! | `write`, `conditional` | the order of a write, without and with a condition |
+//! | `target`, `upload`, `replicate` | which members get a version, and how |
+//! | `settle` | bringing a version that was found to W members |
+//! | `body`, `guests`, `turns` | payloads on their way in, the seed's data servers, taking turns |
+//!
+//! Which content is the newest, versions say. A version is acknowledged once W
+//! members have it, and shown only when that is certain.
 
 mod body;
+mod conditional;
 mod delete;
 mod get;
 mod guests;
 mod put;
+mod replicate;
+mod settle;
 mod target;
+mod turns;
+mod upload;
+mod write;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_core::locate::{Located, Replica};
+use holdfast_core::locate::Located;
 use holdfast_core::name::ObjectName;
 use holdfast_core::version::{Version, VersionSource};
 use holdfast_runtime::Runtime;
 use tokio::sync::Semaphore;
-use tracing::debug;
 
 pub use body::{Expected, Incoming};
-pub use get::{Fetched, ReadStream};
+pub use get::{Fetched, Found, ReadStream};
 pub use put::{Put, PutDone};
+pub use write::Condition;
+
+use turns::Turns;
 
 use crate::cluster::Cluster;
 use crate::data_servers::DataServers;
@@ -46,8 +61,12 @@ pub struct ObjectsConfig {
     pub max_object_bytes: u64,
     /// How long a data server may take to make a write durable.
     pub write_timeout: Duration,
+    /// How long a data server may take to fetch a copy from another one.
+    pub copy_timeout: Duration,
     /// How long a data server may take to begin an answer.
     pub read_timeout: Duration,
+    /// After how long another replica is asked as well.
+    pub hedge_delay: Duration,
     /// How long a body may stand still.
     pub body_timeout: Duration,
 }
@@ -57,7 +76,9 @@ impl Default for ObjectsConfig {
         Self {
             max_object_bytes: 5 << 40,
             write_timeout: Duration::from_secs(20),
+            copy_timeout: Duration::from_secs(20),
             read_timeout: Duration::from_secs(5),
+            hedge_delay: Duration::from_millis(100),
             body_timeout: Duration::from_secs(30),
         }
     }
@@ -73,6 +94,7 @@ pub struct Objects {
     data_servers: DataServers,
     versions: Arc<Mutex<VersionSource>>,
     small_writes: Arc<Semaphore>,
+    turns: Turns,
     metrics: ObjectMetrics,
 }
 
@@ -96,6 +118,7 @@ impl Objects {
             data_servers,
             versions: Arc::new(Mutex::new(versions)),
             small_writes: Arc::new(Semaphore::new(MAX_SMALL_WRITES)),
+            turns: Turns::new(),
             metrics,
         }
     }
@@ -120,45 +143,25 @@ impl Objects {
         Ok(self.locator.locate(name).await?)
     }
 
+    /// Where every copy of a name is; waits for all members that may answer.
+    ///
+    /// # Errors
+    /// [`ObjectError::Overloaded`], [`ObjectError::ShuttingDown`].
+    pub async fn locate_all(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+        Ok(self.locator.locate_all(name).await?)
+    }
+
     pub(crate) fn on_refused(&self, error: &ObjectError) {
         self.metrics.refused.with_label_values(&[error.code()]).inc();
     }
 
-    /// A version above everything that `located` shows. Its clock is the median
-    /// of those that answered, so that one wrong clock decides nothing.
+    /// A version above everything that `located` shows: every copy, and every
+    /// floor. Its clock is the median of those that answered, so that one wrong
+    /// clock decides nothing.
     fn next_version(&self, located: &Located) -> Version {
         let now = located.clock_millis.unwrap_or_else(|| self.runtime.unix_millis());
-        let newest = located.newest().map(|replica| replica.stat.version);
+        let newest = located.newest().map(|replica| replica.stat.version).max(located.floor);
         let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.next(now, newest)
-    }
-
-    /// The same for what the newest copy that was found superseded.
-    fn forget_superseded(&self, name: &ObjectName, located: &Located) {
-        if let Some(newest) = located.newest() {
-            self.forget_others(name, located, newest);
-        }
-    }
-
-    /// Makes the holders of what `kept` superseded forget it, in the background:
-    /// when the newest copy's holder is silent, an old copy must not be taken
-    /// for the newest.
-    fn forget_others(&self, name: &ObjectName, located: &Located, kept: &Replica) {
-        let stale = located.replicas.iter().filter(|replica| {
-            replica.node != kept.node && replica.stat.version < kept.stat.version
-        });
-        for replica in stale.cloned() {
-            let (objects, name) = (self.clone(), name.clone());
-            self.runtime.spawn("forget", async move {
-                let Replica { node, address, stat } = replica;
-                let limit = objects.config.write_timeout;
-                let version = stat.version;
-                let forgotten =
-                    objects.data_servers.forget(&address, node, &name, version, limit).await;
-                if let Err(error) = forgotten {
-                    debug!(%node, %name, %version, %error, "a superseded copy was not forgotten");
-                }
-            });
-        }
     }
 }

@@ -181,7 +181,7 @@ async fn locate_through_a_stale_api(tells: bool) -> holdfast_core::locate::Locat
     });
     let (locator, _task) = Locator::start(LocatorParts {
         runtime,
-        config: LocatorConfig::new(Duration::from_secs(1)),
+        config: LocatorConfig::new(Duration::from_secs(1), Duration::from_secs(5)),
         cluster,
         bus,
         replies: inbox.replies,

@@ -5,6 +5,7 @@
 //! often before all have answered or any deadline has passed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::membership::{Hearing, View};
 use crate::node::{Address, Generation, NodeId};
@@ -35,8 +36,8 @@ pub struct Located {
     pub answered: Vec<NodeId>,
     /// Whether so few are unheard that no acknowledged write can be hidden.
     pub complete: bool,
-    /// How many members have the newest version, of those that neither drain
-    /// nor have retired.
+    /// How many members have the newest version and can read it, of those that
+    /// neither drain nor have retired.
     pub lasting: usize,
     /// Whether the newest version is certain to be found again: as many such
     /// members have it as reads count on. What is not must be written to that
@@ -49,6 +50,9 @@ pub struct Located {
     /// When each of those that answered did: to be given back with whatever is
     /// done because of this answer.
     pub stamps: BTreeMap<NodeId, Stamp>,
+    /// When members answered before this locate. A stamp that is older than need
+    /// be is refused a little earlier, that is all.
+    pub earlier: Arc<BTreeMap<NodeId, Stamp>>,
     /// What the roster says that reads count on.
     pub quorum: ReadQuorum,
 }
@@ -77,10 +81,16 @@ impl Located {
         self.replicas.iter().filter(move |replica| Some(replica.stat.version) == newest)
     }
 
-    /// When this member answered.
+    /// When this member answered, if it did.
     #[must_use]
     pub fn stamp(&self, node: NodeId) -> Option<Stamp> {
         self.stamps.get(&node).copied()
+    }
+
+    /// When this member answered, or the last time before that.
+    #[must_use]
+    pub fn stamp_or_earlier(&self, node: NodeId) -> Option<Stamp> {
+        self.stamp(node).or_else(|| self.earlier.get(&node).copied())
     }
 
     /// What this proves. A member that did not say may hold something newer, so
@@ -248,6 +258,11 @@ impl Round {
         }
     }
 
+    /// Nothing that was answered proves anything any more.
+    pub fn revoke_all(&mut self) {
+        self.asked.values_mut().for_each(|asked| *asked = Asked::Unheard);
+    }
+
     /// Members that said they shut down are waited for no longer.
     pub fn give_up_leaving(&mut self, view: &View) {
         for member in view.members.iter().filter(|m| m.hearing == Hearing::Leaving) {
@@ -293,9 +308,10 @@ impl Round {
     fn is_settled(&self) -> bool {
         let mut newest: BTreeMap<u32, (Version, usize)> = BTreeMap::new();
         for (id, asked) in &self.asked {
-            let Asked::Answered { found, .. } = asked else { continue };
-            let lasting = usize::from(self.counting.contains(id));
+            let Asked::Answered { found, unknown, .. } = asked else { continue };
             for (index, stat) in found {
+                let lasts = self.counting.contains(id) && !unknown.contains(index);
+                let lasting = usize::from(lasts);
                 let (version, holders) = newest.entry(*index).or_insert((stat.version, 0));
                 match stat.version.cmp(version) {
                     std::cmp::Ordering::Greater => (*version, *holders) = (stat.version, lasting),
@@ -345,8 +361,8 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
-        located.lasting =
-            located.newest_holders().filter(|holder| self.counting.contains(&holder.node)).count();
+        let lasts = |node: &NodeId| self.counting.contains(node) && located.answered.contains(node);
+        located.lasting = located.newest_holders().filter(|holder| lasts(&holder.node)).count();
         located.settled = located.lasting >= self.quorum.write_quorum;
         let somebody_heard = located.unheard.len() < self.asked.len();
         clocks.sort_unstable();

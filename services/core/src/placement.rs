@@ -70,7 +70,10 @@ pub fn rank(name: &ObjectName, candidates: &[Candidate]) -> Vec<NodeId> {
     turns.into_iter().map(|(_, id)| id).collect()
 }
 
-fn name_hash(name: &ObjectName) -> u64 {
+/// Sixty-four bits that spread names evenly; the same on every machine and in
+/// every release.
+#[must_use]
+pub fn name_hash(name: &ObjectName) -> u64 {
     let bucket = xxh3_64_with_seed(name.bucket.as_str().as_bytes(), 0);
     xxh3_64_with_seed(name.key.as_str().as_bytes(), bucket)
 }

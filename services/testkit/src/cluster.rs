@@ -77,6 +77,17 @@ impl ProcessCluster {
 
     /// Starts everything but the broker, which the caller has prepared.
     pub async fn start_on(broker: Broker, options: Options) -> Self {
+        let mut cluster = Self::configure_on(broker, options);
+        cluster.launch();
+        cluster
+    }
+
+    /// A broker, and services that are configured and not started yet.
+    pub async fn prepare(options: Options) -> Self {
+        Self::configure_on(Broker::start().await, options)
+    }
+
+    fn configure_on(broker: Broker, options: Options) -> Self {
         let directory = fresh_directory("cluster");
         let (apis, data_servers) = (Vec::new(), Vec::new());
         let mut cluster = Self { apis, data_servers, broker, options, directory, started: 0 };
@@ -94,9 +105,13 @@ impl ProcessCluster {
             if options.peers {
                 service.set("DATASERVER_PEERS", peers.clone());
             }
-            service.start();
         }
         cluster
+    }
+
+    /// Starts every service, without waiting.
+    pub fn launch(&mut self) {
+        self.services().for_each(Service::start);
     }
 
     /// Waits until every service is ready and every api hears every data
@@ -108,8 +123,10 @@ impl ProcessCluster {
         for api in &self.apis {
             for data_server in &self.data_servers {
                 let what = format!("{} takes data from {}", data_server.name(), api.name());
+                let address = data_server.setting("ADVERTISE_ADDRESS");
+                let address = address.unwrap_or(data_server.address());
                 wait::until_true(&what, async || {
-                    let member = member(api, data_server.address()).await;
+                    let member = member(api, address).await;
                     member.get("takes_data") == Some(&Value::Bool(true))
                 })
                 .await;
@@ -154,7 +171,8 @@ impl ProcessCluster {
         service
     }
 
-    fn services(&mut self) -> impl Iterator<Item = &mut Service> {
+    /// Every service, data servers first.
+    pub fn services(&mut self) -> impl Iterator<Item = &mut Service> {
         self.data_servers.iter_mut().chain(&mut self.apis)
     }
 

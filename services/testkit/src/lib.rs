@@ -6,11 +6,14 @@
 )]
 
 pub mod broker;
+pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod history;
 pub mod logs;
 pub mod ports;
 pub mod process;
+pub mod proxy;
 pub mod seed;
 pub mod wait;
 mod watchdog;

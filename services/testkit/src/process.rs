@@ -107,6 +107,17 @@ impl Service {
         self.child = Some(child);
     }
 
+    /// Starts it again if it has ended by itself, as an orchestrator does.
+    pub fn start_again_if_ended(&mut self) {
+        let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
+        if ended.is_some() {
+            if let Some(child) = self.child.take() {
+                watchdog::forget_pid(child.id());
+            }
+            self.start();
+        }
+    }
+
     /// The process id.
     ///
     /// # Panics

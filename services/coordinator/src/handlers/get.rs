@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::time::{Duration, UNIX_EPOCH};
 
 use futures_util::StreamExt;
-use holdfast_core::locate::Replica;
 use holdfast_core::name::ObjectName;
 use holdfast_http::conditional::{Outcome, Validators, evaluate};
 use holdfast_http::range::{Requested, requested};
@@ -20,7 +19,7 @@ use warp::reply::{Reply, Response};
 use super::{Asked, headers};
 use crate::data_servers::GuestRead;
 use crate::error::ObjectError;
-use crate::objects::{Fetched, Objects, ReadStream};
+use crate::objects::{Fetched, Found, Objects, ReadStream};
 
 /// How often an object that is replaced while it is read is found again.
 const ATTEMPTS: usize = 4;
@@ -31,11 +30,11 @@ const OCTET_STREAM: HeaderValue = HeaderValue::from_static("application/octet-st
 pub(super) async fn handle_get(objects: &Objects, asked: &Asked) -> Result<Response, ObjectError> {
     let name = asked.name()?;
     for _ in 0..ATTEMPTS {
-        let replica = match objects.find(&name).await? {
-            Fetched::Member(replica) => replica,
+        let found = match objects.find(&name).await? {
+            Fetched::Member(found) => found,
             Fetched::Guest(guest) => return Ok(guest_answer(guest, asked)),
         };
-        if let Some(answer) = answer(objects, asked, &name, &replica).await? {
+        if let Some(answer) = answer(objects, asked, &name, &found).await? {
             return Ok(answer);
         }
     }
@@ -47,9 +46,9 @@ async fn answer(
     objects: &Objects,
     asked: &Asked,
     name: &ObjectName,
-    replica: &Replica,
+    found: &Found,
 ) -> Result<Option<Response>, ObjectError> {
-    let stat = &replica.stat;
+    let stat = &found.stat;
     let etag = headers::etag(stat.version);
     let modified_seconds = stat.metadata.modified_unix_millis / 1_000;
     let current = Validators {
@@ -63,12 +62,12 @@ async fn answer(
         Outcome::Proceed => {}
         Outcome::PreconditionFailed => return Err(ObjectError::PreconditionFailed),
         Outcome::NotModified => {
-            keep(&mut head, replica, |name| name == CACHE_CONTROL || name == EXPIRES);
+            keep(&mut head, found, |name| name == CACHE_CONTROL || name == EXPIRES);
             return Ok(Some(respond(StatusCode::NOT_MODIFIED, head, None)));
         }
     }
     head.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    describe(&mut head, replica);
+    describe(&mut head, found);
     let requested = requested(&asked.headers, &current, stat.size_bytes);
     let range = match &requested {
         Requested::Whole => 0..stat.size_bytes,
@@ -86,7 +85,7 @@ async fn answer(
             StatusCode::PARTIAL_CONTENT
         }
     };
-    let Some(bytes) = open(objects, asked, name, replica, range).await? else { return Ok(None) };
+    let Some(bytes) = open(objects, asked, name, found, range).await? else { return Ok(None) };
     Ok(Some(respond(status, head, bytes)))
 }
 
@@ -94,25 +93,25 @@ async fn open(
     objects: &Objects,
     asked: &Asked,
     name: &ObjectName,
-    replica: &Replica,
+    found: &Found,
     range: Range<u64>,
 ) -> Result<Option<Option<ReadStream>>, ObjectError> {
     if asked.method == Method::HEAD {
         return Ok(Some(None));
     }
-    Ok(objects.read(name, replica, Some(range)).await?.map(Some))
+    Ok(objects.read(name, found, Some(range)).await?.map(Some))
 }
 
-fn describe(head: &mut HeaderMap, replica: &Replica) {
-    let metadata = &replica.stat.metadata;
+fn describe(head: &mut HeaderMap, found: &Found) {
+    let metadata = &found.stat.metadata;
     let content_type = metadata.content_type.as_deref().map(HeaderValue::try_from);
     head.insert(CONTENT_TYPE, content_type.and_then(Result::ok).unwrap_or(OCTET_STREAM));
-    keep(head, replica, |_| true);
+    keep(head, found, |_| true);
 }
 
 /// The kept headers that the caller wants.
-fn keep(head: &mut HeaderMap, replica: &Replica, wanted: impl Fn(&HeaderName) -> bool) {
-    for (name, value) in &replica.stat.metadata.headers {
+fn keep(head: &mut HeaderMap, found: &Found, wanted: impl Fn(&HeaderName) -> bool) {
+    for (name, value) in &found.stat.metadata.headers {
         let parsed = (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value));
         if let (Ok(name), Ok(value)) = parsed
             && wanted(&name)

@@ -4,30 +4,46 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_core::object::{KEPT_HEADERS, Metadata};
 use holdfast_core::version::Version;
+use holdfast_http::conditional::{Outcome, Validators, evaluate};
+use http::Method;
 use http::header::{
-    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_MODIFIED_SINCE,
-    IF_NONE_MATCH, IF_UNMODIFIED_SINCE,
+    CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH,
+    IF_UNMODIFIED_SINCE,
 };
 use warp::reply::Response;
 
 use crate::error::ObjectError;
-use crate::objects::Expected;
+use crate::objects::{Condition, Expected};
 
 /// Longest value of a header that is kept with an object.
 const MAX_KEPT_BYTES: usize = 1_024;
 
-/// A condition that is not kept must not be ignored: the client relies on it.
-pub(super) fn refuse_conditional_write(headers: &HeaderMap) -> Result<(), ObjectError> {
-    let conditions = [
-        (IF_MATCH, "If-Match"),
-        (IF_NONE_MATCH, "If-None-Match"),
-        (IF_MODIFIED_SINCE, "If-Modified-Since"),
-        (IF_UNMODIFIED_SINCE, "If-Unmodified-Since"),
-    ];
-    match conditions.into_iter().find(|(name, _)| headers.contains_key(name)) {
-        Some((_, header)) => Err(ObjectError::ConditionalWrite { header }),
-        None => Ok(()),
+/// The conditions of a write, if it has any. They are judged where nothing can
+/// come between them and the write. `If-Modified-Since` is for reads only.
+pub(super) fn condition(method: &Method, headers: &HeaderMap) -> Option<Condition> {
+    let conditions = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
+    if !conditions.iter().any(|name| headers.contains_key(name)) {
+        return None;
     }
+    let method = method.clone();
+    let headers: HeaderMap = conditions
+        .iter()
+        .flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())))
+        .collect();
+    Some(Condition::new(move |newest| {
+        let outcome = match newest {
+            None => evaluate(&method, &headers, None),
+            Some(stat) => {
+                let etag = etag(stat.version);
+                let current = Validators {
+                    etag: etag.to_str().unwrap_or_default(),
+                    last_modified: Some(stat.metadata.modified_unix_millis / 1_000),
+                };
+                evaluate(&method, &headers, Some(&current))
+            }
+        };
+        outcome == Outcome::Proceed
+    }))
 }
 
 /// What is kept with an object beside its bytes.
@@ -122,6 +138,7 @@ pub(super) fn set_unsatisfied_range(response: &mut Response, size_bytes: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use holdfast_core::object::{Digest, Kind, Stat};
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
         let pair = |(name, value): &(&'static str, &'static str)| {
@@ -171,7 +188,29 @@ mod tests {
 
     #[test]
     fn a_condition_is_never_ignored() {
-        assert!(refuse_conditional_write(&headers(&[("if-none-match", "*")])).is_err());
-        assert!(refuse_conditional_write(&headers(&[("x", "*")])).is_ok());
+        let stat = Stat {
+            version: Version::from_parts(1, 2),
+            kind: Kind::Object,
+            size_bytes: 0,
+            digest: Digest(0),
+            metadata: Metadata { modified_unix_millis: 5_000, ..Metadata::default() },
+        };
+        let etag = "\"0000000000000001-0000000000000002\"";
+        let before = "Thu, 01 Jan 1970 00:00:01 GMT";
+        for (name, value, on_nothing, on_this) in [
+            ("if-none-match", "*", true, false),
+            ("if-none-match", etag, true, false),
+            ("if-none-match", "\"other\"", true, true),
+            ("if-match", "*", false, true),
+            ("if-match", etag, false, true),
+            ("if-match", "\"other\"", false, false),
+            ("if-match", "nonsense", false, false),
+            ("if-unmodified-since", before, true, false),
+        ] {
+            let condition = condition(&Method::PUT, &headers(&[(name, value)])).expect("one");
+            assert_eq!(condition.judge(None), on_nothing, "{name}: {value}");
+            assert_eq!(condition.judge(Some(&stat)), on_this, "{name}: {value}");
+        }
+        assert!(condition(&Method::PUT, &headers(&[("if-modified-since", before)])).is_none());
     }
 }

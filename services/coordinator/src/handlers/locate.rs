@@ -18,7 +18,12 @@ pub(super) async fn handle_locate(
     asked: &Asked,
 ) -> Result<Response, ObjectError> {
     let name = asked.name()?;
-    let located = objects.locate(&name).await?;
+    let wants_replicas =
+        asked.query.split('&').any(|part| part.split('=').next() == Some("replicas"));
+    let located = match wants_replicas {
+        true => objects.locate_all(&name).await?,
+        false => objects.locate(&name).await?,
+    };
     let found = match located.verdict() {
         Verdict::Found(replica) => replica.address.to_string(),
         Verdict::Absent if located.newest().is_some() => return Err(ObjectError::NotFound),
@@ -34,8 +39,6 @@ pub(super) async fn handle_locate(
             return Err(ObjectError::Incomplete { silent: silent.to_vec() });
         }
     };
-    let wants_replicas =
-        asked.query.split('&').any(|part| part.split('=').next() == Some("replicas"));
     let answer = if wants_replicas {
         located.replicas.iter().filter(|r| r.stat.kind == Kind::Object).map(describe).collect()
     } else {

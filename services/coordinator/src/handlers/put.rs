@@ -16,9 +16,9 @@ pub(super) async fn handle_put(
     body: BodyStream,
 ) -> Result<Response, ObjectError> {
     let name = asked.name()?;
-    headers::refuse_conditional_write(&asked.headers)?;
     let put = Put {
         name,
+        condition: headers::condition(&asked.method, &asked.headers),
         metadata: headers::metadata(&asked.headers)?,
         body: Incoming {
             size_bytes: body.declared_bytes(),

@@ -1,12 +1,14 @@
 //! One batch of names that is out.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_core::locate::Round;
 use holdfast_core::membership::View;
 use holdfast_core::node::NodeId;
+use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
 use holdfast_telemetry::trace;
@@ -17,19 +19,30 @@ use crate::metrics::LocateMetrics;
 
 /// A batch, its lookups and what has been answered.
 pub(super) struct Batch {
-    pub(super) request: Bytes,
+    request: BatchRequest,
     pub(super) sent: Duration,
     lookups: Vec<Lookup>,
     round: Round,
     /// Members whose roster is being fetched: nothing is concluded meanwhile.
     including: BTreeSet<NodeId>,
+    /// Whether everybody is waited for.
+    from_all: bool,
     /// Members that were asked over HTTP.
     asked_http: BTreeSet<NodeId>,
+    /// Members that were asked once more because they found the question late.
+    asked_again: BTreeSet<NodeId>,
     span: Span,
 }
 
 impl Batch {
-    pub(super) fn new(id: u64, lookups: Vec<Lookup>, view: &View, now: Duration) -> Self {
+    /// `stamps` says when each member answered last.
+    pub(super) fn new(
+        id: u64,
+        lookups: Vec<Lookup>,
+        stamps: BTreeMap<NodeId, Stamp>,
+        view: &View,
+        now: Duration,
+    ) -> Self {
         let span = tracing::info_span!("locate_batch", names = lookups.len());
         let mut request = BatchRequest {
             protocol: PROTOCOL_VERSION,
@@ -37,8 +50,11 @@ impl Batch {
             names: lookups.iter().map(|lookup| lookup.name.clone()).collect(),
             trace: span.in_scope(trace::current_traceparent),
             traces: BTreeMap::new(),
-            stamps: BTreeMap::new(),
-            promises: BTreeMap::new(),
+            stamps,
+            promises: (0u32..)
+                .zip(&lookups)
+                .filter_map(|(index, lookup)| Some((index, lookup.ballot?)))
+                .collect(),
         };
         for (index, lookup) in (0u32..).zip(&lookups) {
             if let Some(trace) = &lookup.trace {
@@ -47,14 +63,32 @@ impl Batch {
             }
         }
         Self {
-            request: Bytes::from(request.encode()),
             sent: now,
-            round: Round::new(lookups.len(), BTreeSet::new(), view),
+            from_all: lookups.iter().any(|lookup| lookup.from_all),
+            round: Round::new(lookups.len(), request.promises.keys().copied().collect(), view),
+            request,
             lookups,
             including: BTreeSet::new(),
             asked_http: BTreeSet::new(),
+            asked_again: BTreeSet::new(),
             span,
         }
+    }
+
+    /// The question as it goes to everybody.
+    pub(super) fn encode(&self) -> Bytes {
+        Bytes::from(self.request.encode())
+    }
+
+    /// The question to a member that found it late, with the stamp that it has
+    /// just given; `None` if it was asked again before.
+    pub(super) fn ask_again(&mut self, node: NodeId, stamp: Stamp) -> Option<Bytes> {
+        if !self.asked_again.insert(node) {
+            return None;
+        }
+        self.asked_http.insert(node);
+        let stamps = BTreeMap::from([(node, stamp)]);
+        Some(Bytes::from(BatchRequest { stamps, ..self.request.clone() }.encode()))
     }
 
     /// Takes an answer, or holds it back until the roster that its sender knows
@@ -96,19 +130,32 @@ impl Batch {
     }
 
     pub(super) fn is_decided(&self) -> bool {
-        self.including.is_empty() && self.round.is_decided()
+        let decided = match self.from_all {
+            true => self.round.waiting().is_empty(),
+            false => self.round.is_decided(),
+        };
+        self.including.is_empty() && decided
     }
 
     /// Answers every lookup with what is known now.
-    pub(super) fn finish(mut self, metrics: &LocateMetrics, now: Duration) {
+    ///
+    /// After the window nothing is known: this process was stopped meanwhile,
+    /// and what the first members answered may have been handed over to others
+    /// before the last were asked.
+    pub(super) fn finish(mut self, metrics: &LocateMetrics, window: Duration, now: Duration) {
+        if now.saturating_sub(self.sent) >= window {
+            self.round.revoke_all();
+        }
         // At the deadline: a roster that is still missing may name a member
         // that holds the object.
         for node in std::mem::take(&mut self.including) {
             self.round.revoke(node);
         }
         let outcomes = self.round.outcomes();
+        let earlier = Arc::new(self.request.stamps);
         self.span.in_scope(|| tracing::trace!("locate batch is over"));
-        for (lookup, located) in self.lookups.into_iter().zip(outcomes) {
+        for (lookup, mut located) in self.lookups.into_iter().zip(outcomes) {
+            located.earlier = Arc::clone(&earlier);
             metrics.on_outcome(&located, now.saturating_sub(lookup.started).as_secs_f64());
             // Whoever asked may have gone.
             let _ = lookup.reply.send(located);

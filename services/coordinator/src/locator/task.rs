@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_bus::{Bus, BusHealth, Message, Topic};
-use holdfast_core::node::NodeId;
+use holdfast_core::membership::View;
+use holdfast_core::node::{Address, NodeId};
 use holdfast_core::roster::RosterDigest;
+use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::locate::{BatchAnswer, MAX_BATCH_NAMES, decode_single_answer};
 use holdfast_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -44,6 +47,8 @@ pub(super) struct LocatorTask {
     received: mpsc::Receiver<Event>,
     queue: VecDeque<Lookup>,
     batches: BTreeMap<u64, Batch>,
+    /// When each member answered last.
+    stamps: BTreeMap<NodeId, Stamp>,
     guests: GuestQueue,
     next_batch: u64,
 }
@@ -68,6 +73,7 @@ impl LocatorTask {
             received,
             queue: VecDeque::new(),
             batches: BTreeMap::new(),
+            stamps: BTreeMap::new(),
             guests: GuestQueue::default(),
         }
     }
@@ -125,7 +131,7 @@ impl LocatorTask {
             .collect();
         for id in over {
             if let Some(batch) = self.batches.remove(&id) {
-                batch.finish(&self.metrics, now);
+                batch.finish(&self.metrics, self.config.window, now);
             }
         }
         if self.guests.deadline().is_some_and(|deadline| now >= deadline) {
@@ -146,7 +152,10 @@ impl LocatorTask {
     }
 
     fn send_batch(&mut self, now: Duration) {
-        let names = self.queue.len().min(MAX_BATCH_NAMES);
+        // Who waits for everybody must not make the others wait.
+        let from_all = self.queue.front().is_some_and(|lookup| lookup.from_all);
+        let alike = self.queue.iter().take_while(|lookup| lookup.from_all == from_all);
+        let names = alike.count().min(MAX_BATCH_NAMES);
         let lookups: Vec<Lookup> = self
             .queue
             .drain(..names)
@@ -160,9 +169,9 @@ impl LocatorTask {
         self.next_batch = self.next_batch.wrapping_add(1);
         self.metrics.batch_names.observe(lookups.len() as f64);
         let snapshot = self.snapshot.borrow().clone();
-        let batch = Batch::new(id, lookups, &snapshot.view, now);
+        let batch = Batch::new(id, lookups, self.stamps(&snapshot.view), &snapshot.view, now);
         let message = Message {
-            body: batch.request.clone(),
+            body: batch.encode(),
             correlation_id: Some(format!("{CORRELATION_PREFIX}{id}")),
             wants_reply: true,
             ..Message::default()
@@ -178,8 +187,24 @@ impl LocatorTask {
         if self.batches.get(&id).is_some_and(Batch::is_decided)
             && let Some(batch) = self.batches.remove(&id)
         {
-            batch.finish(&self.metrics, now);
+            batch.finish(&self.metrics, self.config.window, now);
         }
+    }
+
+    /// The newest stamp of each member, of its answers and of its heartbeats.
+    fn stamps(&mut self, view: &View) -> BTreeMap<NodeId, Stamp> {
+        self.stamps.retain(|node, _| view.member(*node).is_some());
+        for member in view.roster_members() {
+            if let Some(stamp) = member.stamp {
+                self.keep_stamp(member.id, stamp);
+            }
+        }
+        self.stamps.clone()
+    }
+
+    fn keep_stamp(&mut self, node: NodeId, stamp: Stamp) {
+        let kept = self.stamps.entry(node).or_insert(stamp);
+        *kept = stamp.max(*kept);
     }
 
     fn publish(&self, topic: Topic, message: Message, batch: Option<u64>) {
@@ -212,23 +237,32 @@ impl LocatorTask {
     fn ask_over_http(&mut self, id: u64) {
         let snapshot = self.snapshot.borrow().clone();
         let Some(batch) = self.batches.get_mut(&id) else { return };
-        for node in batch.take_unasked() {
-            let Some(member) = snapshot.view.member(node) else { continue };
-            self.metrics.requests.with_label_values(&["http"]).inc();
-            let (data_servers, events) = (self.data_servers.clone(), self.events.clone());
-            let (address, request) = (member.address.clone(), batch.request.clone());
-            let limit = self.config.timeout;
-            self.runtime.spawn("locate-http", async move {
-                let event = match data_servers.locate(&address, node, request, limit).await {
-                    Ok(answer) => Event::Answered { batch: id, answer },
-                    Err(error) => {
-                        debug!(%node, %address, %error, "a locate over HTTP failed");
-                        Event::Unreachable { batch: id, node }
-                    }
-                };
-                let _ = events.send(event).await;
-            });
+        let unasked = batch.take_unasked();
+        if unasked.is_empty() {
+            return;
         }
+        let request = batch.encode();
+        for node in unasked {
+            if let Some(member) = snapshot.view.member(node) {
+                self.send_over_http(id, node, member.address.clone(), request.clone());
+            }
+        }
+    }
+
+    fn send_over_http(&self, id: u64, node: NodeId, address: Address, request: Bytes) {
+        self.metrics.requests.with_label_values(&["http"]).inc();
+        let (data_servers, events) = (self.data_servers.clone(), self.events.clone());
+        let limit = self.config.timeout;
+        self.runtime.spawn("locate-http", async move {
+            let event = match data_servers.locate(&address, node, request, limit).await {
+                Ok(answer) => Event::Answered { batch: id, answer },
+                Err(error) => {
+                    debug!(%node, %address, %error, "a locate over HTTP failed");
+                    Event::Unreachable { batch: id, node }
+                }
+            };
+            let _ = events.send(event).await;
+        });
     }
 
     fn on_reply(&mut self, message: &Message) {
@@ -260,10 +294,25 @@ impl LocatorTask {
     }
 
     fn on_answer(&mut self, id: u64, answer: &BatchAnswer) {
+        let stamp = Stamp { generation: answer.generation, mono_millis: answer.mono_millis };
+        // Anybody on the broker may answer; only a member's stamp is of use.
+        if self.snapshot.borrow().view.member(answer.node).is_some() {
+            self.keep_stamp(answer.node, stamp);
+        }
         let Some(batch) = self.batches.get_mut(&id) else {
             self.metrics.dropped.with_label_values(&["late"]).inc();
             return;
         };
+        if answer.late {
+            self.metrics.dropped.with_label_values(&["stale"]).inc();
+            match batch.ask_again(answer.node, stamp) {
+                Some(request) => {
+                    self.send_over_http(id, answer.node, answer.address.clone(), request);
+                }
+                None => batch.apply_failure(answer.node),
+            }
+            return;
+        }
         let included = self.snapshot.borrow().includes(answer.roster_digest);
         if batch.apply_answer(answer, included) {
             self.include(id, answer, answer.roster_digest);

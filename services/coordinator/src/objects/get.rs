@@ -2,11 +2,14 @@
 
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::{self, BoxStream, StreamExt};
-use holdfast_core::locate::{Replica, Verdict};
+use futures_util::stream::{self, BoxStream, FuturesUnordered, StreamExt};
+use holdfast_core::locate::{Located, Verdict};
+use holdfast_core::membership::Hearing;
 use holdfast_core::name::ObjectName;
+use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Kind, Stat};
 use holdfast_http::client::ResponseBody;
 use http_body_util::BodyExt;
@@ -16,35 +19,56 @@ use super::Objects;
 use crate::data_servers::{DataServerError, GuestRead};
 use crate::error::ObjectError;
 
-/// How often a read is begun anew: when what was located is gone before it is
-/// read, and when a connection breaks in the middle.
-const ATTEMPTS: u32 = 3;
+/// How often a read that breaks in the middle is gone on with.
+const ATTEMPTS: u32 = 5;
+
+/// How long a read tries to settle what it found.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Bytes on their way to the client. An error means that the object could not
 /// be read to its end; the connection must then be reset.
 pub type ReadStream = BoxStream<'static, io::Result<Bytes>>;
 
+/// The newest content of a name, and who has it.
+#[derive(Debug, Clone)]
+pub struct Found {
+    /// What it is.
+    pub stat: Stat,
+    /// The members that have it, in the order in which they are to be read from;
+    /// at least one.
+    pub holders: Vec<Holder>,
+}
+
+/// A member that has what is read.
+#[derive(Debug, Clone)]
+pub struct Holder {
+    node: NodeId,
+    address: Address,
+}
+
 /// The newest content of a name.
 #[derive(Debug)]
 pub enum Fetched {
-    /// A member has it.
-    Member(Replica),
+    /// Members have it.
+    Member(Found),
     /// Only a data server written for the seed has it.
     Guest(GuestRead),
 }
 
 impl Objects {
-    /// Finds the newest content of a name.
+    /// Finds the newest content of a name. What is found is on as many members
+    /// as reads count on, so that nobody who reads later finds anything older.
     ///
     /// # Errors
     /// [`ObjectError::NotFound`] when there certainly is none,
     /// [`ObjectError::Incomplete`] when that cannot be told.
     pub async fn find(&self, name: &ObjectName) -> Result<Fetched, ObjectError> {
-        let located = self.locate(name).await?;
+        let located = self.locate_settled(name).await?;
         match located.verdict() {
             Verdict::Found(replica) => {
                 self.forget_superseded(name, &located);
-                Ok(Fetched::Member(replica.clone()))
+                let stat = replica.stat.clone();
+                Ok(Fetched::Member(Found { stat, holders: self.order_holders(&located) }))
             }
             // A tombstone is younger than what a guest may still have.
             Verdict::Absent if located.newest().is_some() => {
@@ -68,8 +92,47 @@ impl Objects {
         }
     }
 
+    /// Locates a name, and has what is found brought to as many members as reads
+    /// count on. While a conditional write of the same name is under way, that
+    /// may take a few tries.
+    pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+        let deadline = self.runtime.now() + SETTLE_PATIENCE;
+        loop {
+            let located = self.locate(name).await?;
+            let certain = located.quorum.is_single_copy() || located.settled;
+            if certain || !located.complete || located.newest().is_none() {
+                return Ok(located);
+            }
+            match self.write_back(name, &located, None).await {
+                Ok(()) => return Ok(located),
+                Err(error) if self.runtime.now() >= deadline => return Err(error),
+                Err(error) => debug!(%name, %error, "what was found could not be settled yet"),
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Everybody who has the newest version, beginning anywhere, so that readers
+    /// spread over them; who shuts down comes last.
+    fn order_holders(&self, located: &Located) -> Vec<Holder> {
+        let mut holders: Vec<Holder> = located
+            .newest_holders()
+            .map(|replica| Holder { node: replica.node, address: replica.address.clone() })
+            .collect();
+        let turn = self.runtime.random_u64() % (holders.len().max(1) as u64);
+        holders.rotate_left(usize::try_from(turn).unwrap_or(0));
+        let snapshot = self.cluster.snapshot();
+        holders.sort_by_key(|holder| {
+            let member = snapshot.view.member(holder.node);
+            let heard = member.is_some_and(|member| member.hearing == Hearing::Heard);
+            // One whose copy is damaged is asked last.
+            !heard || !located.answered.contains(&holder.node)
+        });
+        holders
+    }
+
     /// Reads what [`Self::find`] found: all of it, or a range that lies within
-    /// it. `None` when it is not there any more, or its member is not: find it
+    /// it. `None` when it is not there any more, or its members are not: find it
     /// again.
     ///
     /// # Errors
@@ -77,39 +140,96 @@ impl Objects {
     pub async fn read(
         &self,
         name: &ObjectName,
-        replica: &Replica,
+        found: &Found,
         range: Option<Range<u64>>,
     ) -> Result<Option<ReadStream>, ObjectError> {
-        let range = range.unwrap_or(0..replica.stat.size_bytes);
+        let range = range.unwrap_or(0..found.stat.size_bytes);
         if range.is_empty() {
             return Ok(Some(stream::empty().boxed()));
         }
-        match self.open(name, replica, range.clone()).await {
-            Ok(body) => Ok(Some(self.read_on(name, replica, range, body))),
-            Err(error) if error.is_not_found() => Ok(None),
-            Err(DataServerError::Refused { code, .. }) if code == "damaged" => {
-                Err(ObjectError::Damaged)
+        match self.open_any(name, found, &range).await {
+            Ok((index, body)) => Ok(Some(self.read_on(name, found, range, index, body))),
+            Err(errors) => self.why_unreadable(name, errors),
+        }
+    }
+
+    /// Opens the object at the first holder that answers: one after the other,
+    /// the next one when the one before it fails or takes its time. Gives the
+    /// place of that holder.
+    async fn open_any(
+        &self,
+        name: &ObjectName,
+        found: &Found,
+        range: &Range<u64>,
+    ) -> Result<(usize, ResponseBody), Vec<DataServerError>> {
+        let mut waiting = found.holders.iter().enumerate();
+        let mut opening = FuturesUnordered::new();
+        let mut errors = Vec::new();
+        loop {
+            if opening.is_empty() {
+                let Some((index, holder)) = waiting.next() else { return Err(errors) };
+                opening.push(self.open_indexed(index, name, holder, &found.stat, range));
             }
-            // The connection broke, or the member did: whether it still has the
-            // object, or is still there, only a new locate tells.
-            Err(DataServerError::Client(error)) => {
-                debug!(node = %replica.node, %name, %error, "a read did not begin");
-                Ok(None)
-            }
-            Err(error) => {
-                warn!(node = %replica.node, %name, %error, "an object could not be read");
-                Err(ObjectError::ReadFailed)
+            let hedge = self.runtime.sleep(self.config.hedge_delay);
+            tokio::select! {
+                biased;
+                Some((index, opened)) = opening.next() => match opened {
+                    Ok(body) => return Ok((index, body)),
+                    Err(error) => {
+                        debug!(node = ?found.holders.get(index), %name, %error, "a read did not begin");
+                        errors.push(error);
+                    }
+                },
+                () = hedge, if waiting.len() > 0 => {
+                    if let Some((index, holder)) = waiting.next() {
+                        self.metrics.reads_hedged.inc();
+                        opening.push(self.open_indexed(index, name, holder, &found.stat, range));
+                    }
+                }
             }
         }
+    }
+
+    async fn open_indexed(
+        &self,
+        index: usize,
+        name: &ObjectName,
+        holder: &Holder,
+        stat: &Stat,
+        range: &Range<u64>,
+    ) -> (usize, Result<ResponseBody, DataServerError>) {
+        (index, self.open(name, holder, stat, range.clone()).await)
+    }
+
+    /// Whether all that could be read from is gone, which only a new locate
+    /// tells, or could not be read.
+    fn why_unreadable(
+        &self,
+        name: &ObjectName,
+        errors: Vec<DataServerError>,
+    ) -> Result<Option<ReadStream>, ObjectError> {
+        let gone = |error: &DataServerError| {
+            error.is_not_found() || matches!(error, DataServerError::Client(_))
+        };
+        if errors.iter().any(gone) {
+            return Ok(None);
+        }
+        let damaged = |error: &DataServerError| matches!(error, DataServerError::Refused { code, .. } if code == "damaged");
+        if !errors.is_empty() && errors.iter().all(damaged) {
+            return Err(ObjectError::Damaged);
+        }
+        warn!(%name, errors = ?errors, "an object could not be read");
+        Err(ObjectError::ReadFailed)
     }
 
     async fn open(
         &self,
         name: &ObjectName,
-        replica: &Replica,
+        holder: &Holder,
+        stat: &Stat,
         range: Range<u64>,
     ) -> Result<ResponseBody, DataServerError> {
-        let Replica { node, address, stat } = replica;
+        let Holder { node, address } = holder;
         let whole = range == (0..stat.size_bytes);
         let range = (!whole).then_some(range);
         let limit = self.config.read_timeout;
@@ -123,18 +243,23 @@ impl Objects {
     }
 
     /// Passes a body on; when it breaks, goes on at the same byte of the same
-    /// version.
+    /// version, at another holder first.
     fn read_on(
         &self,
         name: &ObjectName,
-        replica: &Replica,
+        found: &Found,
         range: Range<u64>,
+        index: usize,
         body: ResponseBody,
     ) -> ReadStream {
+        let mut holders = found.holders.clone();
+        let first = index.min(holders.len());
+        holders.rotate_left(first);
         let reading = Reading {
             objects: self.clone(),
             name: name.clone(),
-            replica: replica.clone(),
+            stat: found.stat.clone(),
+            holders,
             rest: range,
             body,
             attempts: ATTEMPTS,
@@ -156,7 +281,9 @@ fn same_content(found: &Stat, expected: &Stat) -> bool {
 struct Reading {
     objects: Objects,
     name: ObjectName,
-    replica: Replica,
+    stat: Stat,
+    /// Who is read from comes first.
+    holders: Vec<Holder>,
     /// What has not been passed on yet.
     rest: Range<u64>,
     body: ResponseBody,
@@ -192,26 +319,34 @@ impl Reading {
 
     async fn go_on(&mut self, cause: &str) -> io::Result<()> {
         let continued = &self.objects.metrics.reads_continued;
-        while self.attempts > 0 {
+        let broken = self.holders.first().map(|holder| holder.node);
+        while self.attempts > 0 && !self.holders.is_empty() {
             self.attempts -= 1;
-            debug!(node = %self.replica.node, %cause, offset = self.rest.start, "a read broke");
-            match self.objects.open(&self.name, &self.replica, self.rest.clone()).await {
+            debug!(node = ?broken, %cause, offset = self.rest.start, "a read broke");
+            // The others first: who broke may be gone.
+            self.holders.rotate_left(1);
+            let Some(holder) = self.holders.first() else { break };
+            match self.objects.open(&self.name, holder, &self.stat, self.rest.clone()).await {
                 Ok(body) => {
                     self.body = body;
                     continued.with_label_values(&["ok"]).inc();
                     return Ok(());
                 }
-                Err(error) if error.is_not_found() => break,
+                Err(error) if error.is_not_found() => {
+                    // It has something newer. The others may have kept this.
+                    self.holders.remove(0);
+                    let back = usize::from(!self.holders.is_empty());
+                    self.holders.rotate_right(back);
+                }
                 Err(_) => {
-                    let pause =
-                        self.objects.runtime.jittered(std::time::Duration::from_millis(200));
+                    let pause = self.objects.runtime.jittered(Duration::from_millis(200));
                     self.objects.runtime.sleep(pause).await;
                 }
             }
         }
         continued.with_label_values(&["error"]).inc();
-        let (node, name) = (self.replica.node, &self.name);
-        warn!(%node, %name, offset = self.rest.start, %cause, "a read could not be continued");
+        let name = &self.name;
+        warn!(node = ?broken, %name, offset = self.rest.start, %cause, "a read could not be continued");
         Err(io::Error::new(io::ErrorKind::UnexpectedEof, cause.to_owned()))
     }
 }

@@ -14,6 +14,7 @@ use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::Walked;
 use tracing::{debug, error};
 
+use super::collect::{Tombstone, collect, is_old};
 use super::lap::{Found, Shape};
 use super::let_go::{LetGo, Release};
 use super::metrics::{Kind as Work, RepairMetrics};
@@ -54,6 +55,15 @@ enum Step {
     Copy { stat: Stat, from: Vec<NodeId>, to: Vec<NodeId> },
     Forget(Version),
     LetGo { version: Version, rely_on: Vec<NodeId> },
+    Collect(Version),
+}
+
+/// What is left to be done about a name together with others.
+#[derive(Debug)]
+enum End {
+    Rest,
+    Release(Release),
+    Collect(Tombstone),
 }
 
 /// A name that is looked at.
@@ -108,28 +118,39 @@ impl Look {
         let settled = subjects.into_iter().map(|subject| self.settle(subject, shape));
         let mut settled = stream::iter(settled).buffer_unordered(PAGE);
         let (mut found, mut releases) = (Found::default(), Vec::new());
-        while let Some((one, release)) = settled.next().await {
+        let mut tombstones = Vec::new();
+        while let Some((one, end)) = settled.next().await {
             found.add(&one);
-            releases.extend(release);
+            match end {
+                End::Rest => {}
+                End::Release(release) => releases.push(release),
+                End::Collect(tombstone) => tombstones.push(tombstone),
+            }
         }
         found.unfinished += self.let_go.begin(releases);
+        collect(&self.parts, tombstones).await;
         found
     }
 
-    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, Option<Release>) {
+    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, End) {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
-            let Ok(located) = self.parts.objects.locate(&subject.name).await else { break };
+            let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = homes(&subject.name, &shape.candidates, &shape.policy);
             let mut found = count(self.own, &subject, &located, &homes, shape);
             found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
             let done = match step {
-                Step::Rest => return (found, None),
+                Step::Rest => return (found, End::Rest),
                 Step::Wait => break,
                 Step::LetGo { version, rely_on } => {
-                    return (found, Some(Release { name: subject.name, version, rely_on }));
+                    let release = Release { name: subject.name, version, rely_on };
+                    return (found, End::Release(release));
                 }
+                Step::Collect(version) if is_old(&self.parts, version) => {
+                    return (found, End::Collect((subject.name, version)));
+                }
+                Step::Collect(_) => return (found, End::Rest),
                 Step::Forget(version) => self.forget(&subject, version).await,
                 Step::Copy { stat, from, to } => {
                     let mut all = true;
@@ -143,10 +164,10 @@ impl Look {
             done_count += u64::from(done);
             if !done || round == ROUNDS {
                 found.unfinished = 1;
-                return (found, None);
+                return (found, End::Rest);
             }
         }
-        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, None)
+        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, End::Rest)
     }
 
     fn takes_data(&self) -> bool {
@@ -179,7 +200,7 @@ impl Look {
             // The receiver refuses what was found out too long ago.
             if runtime.now().saturating_sub(looked_up) > self.parts.gate.window() / 2 {
                 looked_up = runtime.now();
-                let Ok(again) = self.parts.objects.locate(&subject.name).await else { break };
+                let Ok(again) = self.parts.objects.locate_all(&subject.name).await else { break };
                 located = again;
                 let newest = located.newest().map(|replica| replica.stat.version);
                 if newest != Some(stat.version) || !located.complete {
@@ -271,6 +292,7 @@ fn choose(
         Plan::Wait => Step::Wait,
         Plan::Forget { version } => Step::Forget(version),
         Plan::LetGo { version, rely_on } => Step::LetGo { version, rely_on },
+        Plan::Collect { version } => Step::Collect(version),
         // First of all, what is here must be whole.
         Plan::Rest | Plan::Copy { .. } if subject.is_damaged => {
             mend(own, subject, located, takes_data)
@@ -286,7 +308,8 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
         return Step::Rest;
     };
     let others = located.newest_holders().map(|replica| replica.node);
-    let from: Vec<NodeId> = others.filter(|node| *node != own).collect();
+    let is_good = |node: &NodeId| *node != own && located.answered.contains(node);
+    let from: Vec<NodeId> = others.filter(is_good).collect();
     if from.is_empty() {
         error!(key = %subject.name, "the only copy that is known is damaged");
         return Step::Rest;
@@ -309,7 +332,9 @@ fn count(
     let Some(newest) = located.newest() else { return found };
     let holds = |node: NodeId| located.newest_holders().any(|replica| replica.node == node);
     let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
-    let lasting = located.lasting.saturating_sub(usize::from(is_lost));
+    // A copy that was known to be damaged when it was looked up is not counted.
+    let is_counted = is_lost && located.answered.contains(&own);
+    let lasting = located.lasting.saturating_sub(usize::from(is_counted));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
     // Who did not answer may have it; when it is heard again, a lap begins.
     let answers = |home: &&NodeId| located.stamp(**home).is_some();

@@ -40,6 +40,7 @@ fn located(copies: &[(u128, u64)]) -> Located {
         complete: true,
         lasting: copies.iter().filter(|(_, clock)| Some(*clock) == newest).count(),
         settled: true,
+        answered: (1..=4).map(id).collect(),
         stamps: (1..=4).map(|node| (id(node), stamp)).collect::<BTreeMap<_, _>>(),
         ..Located::default()
     }

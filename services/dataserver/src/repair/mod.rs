@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`lap`] | one way around the index, and what was found on it |
 //! | `look` | looks names up and does what [`holdfast_core::repair::plan`] says |
+//! | `collect` | has all members forget tombstones together |
 //! | `let_go` | drops copies that belong elsewhere, once others have pinned theirs |
 //! | [`hints`] | names that are to be looked at soon |
 //! | [`pacer`] | how much at once, and how fast |
@@ -14,6 +15,7 @@
 //! changes, a new lap begins where the task is, at full speed; without a cause,
 //! laps are slow, and one is made every half `REPAIR_INTERVAL`.
 
+mod collect;
 pub mod hints;
 pub mod lap;
 mod let_go;

@@ -46,7 +46,7 @@ impl Locators {
         let start = |bus: Arc<dyn Bus>, replies| {
             let (locator, _task) = Locator::start(LocatorParts {
                 runtime: runtime.clone(),
-                config: LocatorConfig::new(Duration::from_secs(1)),
+                config: LocatorConfig::new(Duration::from_secs(1), Duration::from_secs(5)),
                 cluster: cluster.clone(),
                 bus,
                 replies,

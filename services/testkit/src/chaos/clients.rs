@@ -1,0 +1,277 @@
+//! Clients that write and read a few keys at random, and remember everything.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::client::{self, Response};
+use crate::history::{Action, MAX_OPERATIONS, Operation, Outcome};
+
+/// Keys that are used at a time.
+const KEYS: u64 = 5;
+
+/// Operations on one key before a new one takes its place.
+const OPERATIONS: usize = MAX_OPERATIONS - 24;
+
+/// A small random number generator (xorshift64*).
+#[derive(Debug)]
+pub(super) struct Dice(u64);
+
+impl Dice {
+    pub(super) fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
+    /// A number below `sides`.
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % sides.max(1)
+    }
+}
+
+/// What the clients have done.
+#[derive(Debug)]
+pub(super) struct Load {
+    apis: Vec<String>,
+    started: Instant,
+    stopped: AtomicBool,
+    values: AtomicU64,
+    /// By key; one history each.
+    histories: Mutex<BTreeMap<String, Vec<Operation>>>,
+    /// Key numbers in use and how often each was used.
+    keys: Mutex<Vec<(u64, usize)>>,
+    wrong_bytes: Mutex<Vec<String>>,
+    /// When each client's operations succeeded.
+    successes: Mutex<Vec<(usize, Duration)>>,
+    pub(super) unavailable: AtomicU64,
+}
+
+impl Load {
+    pub(super) fn new(apis: Vec<String>) -> Self {
+        Self {
+            apis,
+            started: Instant::now(),
+            stopped: AtomicBool::new(false),
+            values: AtomicU64::new(1),
+            histories: Mutex::default(),
+            keys: Mutex::new((0..KEYS).map(|key| (key, 0)).collect()),
+            wrong_bytes: Mutex::default(),
+            successes: Mutex::default(),
+            unavailable: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn histories(&self) -> BTreeMap<String, Vec<Operation>> {
+        self.histories.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn wrong_bytes(&self) -> Vec<String> {
+        self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn successes(&self) -> Vec<(usize, Duration)> {
+        self.successes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Works until it is stopped.
+    pub(super) async fn run(self: Arc<Self>, client: usize, seed: u64) {
+        let mut dice = Dice::new(seed ^ (client as u64 + 1) << 32);
+        let mut seen: BTreeMap<String, (String, u64)> = BTreeMap::new();
+        while !self.stopped.load(Ordering::SeqCst) {
+            let key = self.key(&mut dice);
+            self.operate(client, &key, &mut dice, &mut seen).await;
+            tokio::time::sleep(Duration::from_millis(dice.roll(30))).await;
+        }
+    }
+
+    /// A key in use; one that was used enough is replaced.
+    fn key(&self, dice: &mut Dice) -> String {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = usize::try_from(dice.roll(KEYS)).unwrap_or(0);
+        let (number, used) = &mut keys[place];
+        if *used >= OPERATIONS {
+            *number += KEYS;
+            *used = 0;
+        }
+        *used += 1;
+        format!("/objects/chaos/{number}")
+    }
+
+    async fn operate(
+        &self,
+        client: usize,
+        key: &str,
+        dice: &mut Dice,
+        seen: &mut BTreeMap<String, (String, u64)>,
+    ) {
+        let value = self.values.fetch_add(1, Ordering::SeqCst);
+        let known = seen.get(key).cloned();
+        let (action, header) = match (dice.roll(100), &known) {
+            (0..30, _) => (Action::Write(value), None),
+            (30..38, _) => (Action::Delete, None),
+            (38..48, _) => (Action::Create(value), Some(("If-None-Match", "*".to_owned()))),
+            (48..60, Some((etag, expected))) => {
+                (Action::Replace { expected: *expected, value }, Some(("If-Match", etag.clone())))
+            }
+            _ => (Action::Read, None),
+        };
+        let (method, body) = match action {
+            Action::Read => ("GET", Vec::new()),
+            Action::Delete => ("DELETE", Vec::new()),
+            _ => ("PUT", content(value)),
+        };
+        let api = &self.apis[usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0)];
+        let headers: Vec<(&str, &str)> =
+            header.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let start = self.started.elapsed();
+        let answer = client::request(api, method, key, &headers, &body).await;
+        let end = self.started.elapsed();
+        let outcome = match answer {
+            Ok(answer) => self.understand(key, action, &answer, seen),
+            Err(_) => Some(Outcome::Maybe),
+        };
+        match outcome {
+            None => {
+                self.unavailable.fetch_add(1, Ordering::SeqCst);
+            }
+            Some(outcome) => {
+                if outcome == Outcome::Maybe {
+                    self.unavailable.fetch_add(1, Ordering::SeqCst);
+                } else {
+                    let mut all = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
+                    all.push((client, end));
+                }
+                let operation = Operation { client, start, end, action, outcome };
+                let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+                all.entry(key.to_owned()).or_default().push(operation);
+            }
+        }
+    }
+
+    /// `None` when it certainly had no effect and says nothing.
+    fn understand(
+        &self,
+        key: &str,
+        action: Action,
+        answer: &Response,
+        seen: &mut BTreeMap<String, (String, u64)>,
+    ) -> Option<Outcome> {
+        match (action, answer.status) {
+            (Action::Read, 200) => {
+                let value = self.value_of(key, &answer.body);
+                if let (Some(value), Some(etag)) = (value, answer.header("etag")) {
+                    seen.insert(key.to_owned(), (etag.to_owned(), value));
+                }
+                value.map(|value| Outcome::Saw(Some(value)))
+            }
+            (Action::Read, 404) => Some(Outcome::Saw(None)),
+            (Action::Read, _) => None,
+            (_, 200 | 204) => Some(Outcome::Done),
+            (_, 412) => Some(Outcome::Refused),
+            // These say that nothing was stored; it is held against them.
+            (_, 503)
+                if matches!(
+                    answer.code().as_str(),
+                    "no-quorum"
+                        | "write-failed"
+                        | "contended"
+                        | "no-data-servers"
+                        | "shutting-down"
+                ) =>
+            {
+                None
+            }
+            (_, 503) => Some(Outcome::Maybe),
+            (_, status) => {
+                let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+                wrong.push(format!("{key}: {action:?} was answered {status}: {}", answer.text()));
+                Some(Outcome::Maybe)
+            }
+        }
+    }
+
+    fn value_of(&self, key: &str, body: &[u8]) -> Option<u64> {
+        let text = String::from_utf8_lossy(body);
+        let value = text.split(';').next().and_then(|number| number.parse().ok());
+        if value.is_some_and(|value| content(value) == body) {
+            return value;
+        }
+        let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
+        wrong.push(format!("{key}: {} bytes that nobody wrote", body.len()));
+        None
+    }
+
+    /// Reads every key through every api until all agree and all that is there
+    /// has `copies` equal copies; says what is missing when it takes too long.
+    pub(super) async fn read_back(&self, limit: Duration, copies: usize) -> Result<(), String> {
+        let deadline = Instant::now() + limit;
+        let keys: Vec<String> = self.histories().into_keys().collect();
+        for key in keys {
+            loop {
+                let found = self.look(&key, copies).await;
+                match found {
+                    Ok(()) => break,
+                    Err(missing) if Instant::now() > deadline => return Err(missing),
+                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, key: &str, copies: usize) -> Result<(), String> {
+        for api in &self.apis {
+            let start = self.started.elapsed();
+            let answer = client::get(api, key).await.map_err(|error| format!("{key}: {error}"))?;
+            let outcome = match answer.status {
+                200 => self.value_of(key, &answer.body).map(|value| Outcome::Saw(Some(value))),
+                404 => Some(Outcome::Saw(None)),
+                status => return Err(format!("{key} through {api}: {status} {}", answer.text())),
+            };
+            let Some(outcome) = outcome else { return Err(format!("{key}: wrong bytes")) };
+            let end = self.started.elapsed();
+            let read = Operation { client: usize::MAX, start, end, action: Action::Read, outcome };
+            let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+            let history = all.entry(key.to_owned()).or_default();
+            // What is read again and again adds nothing.
+            history.retain(|one| one.client != usize::MAX || one.outcome != outcome);
+            history.push(read);
+        }
+        let path = key.replacen("/objects/", "/locate/", 1) + "?replicas";
+        let answer = client::get(&self.apis[0], &path).await.map_err(|error| error.to_string())?;
+        if answer.status == 404 {
+            return Ok(());
+        }
+        let replicas = answer.json().as_array().cloned().unwrap_or_default();
+        let newest = replicas.first().map(|replica| replica["version"].clone());
+        let equal = replicas.iter().filter(|replica| Some(&replica["version"]) == newest.as_ref());
+        match equal.count() {
+            count if count >= copies => Ok(()),
+            count => Err(format!("{key} has {count} of {copies} copies: {}", answer.text())),
+        }
+    }
+}
+
+/// What is written for a value: the number and filling that depends on it. Some
+/// are large enough to be streamed.
+pub(super) fn content(value: u64) -> Vec<u8> {
+    let length = match value % 23 {
+        0 => 700_000 + value % 1_000,
+        1..5 => 20_000 + value % 7_000,
+        _ => value % 200,
+    };
+    let mut body = format!("{value};").into_bytes();
+    body.extend((0..length).map(|index| ((index.wrapping_mul(value | 1) >> 3) % 251) as u8));
+    body
+}
