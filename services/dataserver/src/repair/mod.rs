@@ -32,7 +32,7 @@ use holdfast_coordinator::data_servers::DataServers;
 use holdfast_coordinator::objects::Objects;
 use holdfast_core::membership::{Hearing, Member, Moment};
 use holdfast_core::name::ObjectName;
-use holdfast_core::node::NodeId;
+use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::wire::heartbeat::{Pass, RepairReport};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{Held, Store};
@@ -90,8 +90,8 @@ struct Repair {
     lap: Option<Lap>,
     /// Where the last lap ended.
     shape: Option<Shape>,
-    /// Members that were not heard lately: what was written meanwhile, they lack.
-    away: BTreeSet<NodeId>,
+    /// Members that are heard, and their runs.
+    heard: BTreeSet<(NodeId, Generation)>,
     passed: Option<Pass>,
     /// When the next lap begins without a cause.
     due: Moment,
@@ -107,8 +107,8 @@ pub fn start(parts: RepairParts) -> Task {
     let pacer = Pacer::new(runtime.clone(), parts.settings.rate_bytes, parts.activity.clone());
     let look = Look::new(parts.clone(), let_go, pacer);
     let (due, retry) = (runtime.now(), parts.gate.window());
-    let away = BTreeSet::new();
-    let repair = Repair { parts, look, lap: None, shape: None, away, passed: None, due, retry };
+    let heard = BTreeSet::new();
+    let repair = Repair { parts, look, lap: None, shape: None, heard, passed: None, due, retry };
     runtime.spawn("repair", repair.run())
 }
 
@@ -146,14 +146,15 @@ impl Repair {
         }
     }
 
-    /// Whether a member is heard again that was not.
+    /// Whether a member is heard that was away, or that has started again since:
+    /// it lacks what was written meanwhile.
     fn follow_absence(&mut self) -> bool {
         let snapshot = self.parts.cluster.snapshot();
-        let is_away = |member: &&Member| member.hearing != Hearing::Heard;
-        let away = snapshot.view.roster_members().filter(is_away).map(|member| member.id).collect();
-        let before = std::mem::replace(&mut self.away, away);
-        let is_member = |id: &NodeId| snapshot.view.member(*id).is_some();
-        before.difference(&self.away).any(is_member)
+        let is_heard = |member: &&Member| member.hearing == Hearing::Heard;
+        let heard = snapshot.view.roster_members().filter(is_heard);
+        let heard = heard.map(|member| (member.id, member.generation)).collect();
+        let before = std::mem::replace(&mut self.heard, heard);
+        self.heard.difference(&before).next().is_some()
     }
 
     /// Who should hold copies as things are; `None` without a cluster.

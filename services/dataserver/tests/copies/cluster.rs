@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What these tests wait for takes seconds on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// So the window is 600 ms.
 const INTERVAL: &str = "100ms";
@@ -55,6 +55,14 @@ impl Member {
 
     pub(crate) fn is_running(&self) -> bool {
         !self.run.is_finished()
+    }
+
+    /// What it says of its repair.
+    async fn repair(&self) -> String {
+        let metrics = client::get(&self.ports.admin, "/metrics").await.expect("an answer").text();
+        let of_repair = metrics.lines().filter(|line| line.starts_with("holdfast_repair"));
+        let lines: Vec<&str> = of_repair.filter(|line| !line.contains("bucket")).collect();
+        format!("\n{}:\n{}", self.node, lines.join("\n"))
     }
 
     /// What it has of these names.
@@ -254,7 +262,12 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        assert!(held.await.is_ok(), "{what}: not {copies} copies of each: {seen}");
+        if held.await.is_err() {
+            for member in self.running() {
+                seen.push_str(&member.repair().await);
+            }
+            panic!("{what}: not {copies} copies of each: {seen}");
+        }
     }
 
     /// Reads every object through every member.
