@@ -1,10 +1,12 @@
 //! Looks names up, like a reader, and does what follows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use holdfast_coordinator::data_servers::{BUSY, DataServerError};
 use holdfast_core::locate::Located;
+use holdfast_core::membership::{Hearing, Member, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::object::{Kind, Stat};
@@ -115,7 +117,8 @@ impl Look {
     /// Looks all of them up at once, so that they share messages, and does what
     /// follows, which the pacer bounds.
     pub(super) async fn look(&self, subjects: Vec<Subject>, shape: &Shape) -> Found {
-        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape));
+        let away = away(&self.parts.cluster.snapshot().view);
+        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape, &away));
         let mut settled = stream::iter(settled).buffer_unordered(PAGE);
         let (mut found, mut releases) = (Found::default(), Vec::new());
         let mut tombstones = Vec::new();
@@ -132,12 +135,17 @@ impl Look {
         found
     }
 
-    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, End) {
+    async fn settle(
+        &self,
+        mut subject: Subject,
+        shape: &Shape,
+        away: &BTreeSet<NodeId>,
+    ) -> (Found, End) {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
             let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = homes(&subject.name, &shape.candidates, &shape.policy);
-            let mut found = count(self.own, &subject, &located, &homes, shape);
+            let mut found = count(self.own, &subject, &located, &homes, shape, away);
             found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
             let done = match step {
@@ -308,7 +316,8 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
         return Step::Rest;
     };
     let others = located.newest_holders().map(|replica| replica.node);
-    let from: Vec<NodeId> = others.filter(|node| *node != own).collect();
+    let is_good = |node: &NodeId| *node != own && located.answered.contains(node);
+    let from: Vec<NodeId> = others.filter(is_good).collect();
     if from.is_empty() {
         error!(key = %subject.name, "the only copy that is known is damaged");
         return Step::Rest;
@@ -319,6 +328,12 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
     Step::Copy { stat: newest.stat.clone(), from, to: vec![own] }
 }
 
+/// Members that are not heard.
+fn away(view: &View) -> BTreeSet<NodeId> {
+    let is_away = |member: &&Member| member.hearing != Hearing::Heard;
+    view.roster_members().filter(is_away).map(|member| member.id).collect()
+}
+
 /// What `located` says of one name, before anything is done about it.
 fn count(
     own: NodeId,
@@ -326,14 +341,18 @@ fn count(
     located: &Located,
     homes: &[NodeId],
     shape: &Shape,
+    away: &BTreeSet<NodeId>,
 ) -> Found {
     let mut found = Found { looked_at: 1, ..Found::default() };
     let Some(newest) = located.newest() else { return found };
     let holds = |node: NodeId| located.newest_holders().any(|replica| replica.node == node);
     let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
-    let lasting = located.lasting.saturating_sub(usize::from(is_lost));
+    // A copy that was known to be damaged when it was looked up is not counted.
+    let is_counted = is_lost && located.answered.contains(&own);
+    let lasting = located.lasting.saturating_sub(usize::from(is_counted));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
-    let is_settled = homes.iter().all(|home| holds(*home)) && !is_lost;
+    // Who is away may have it; when it is heard again, a lap begins.
+    let is_settled = homes.iter().all(|home| holds(*home) || away.contains(home)) && !is_lost;
     found.unfinished = u64::from(!is_settled);
     if in_charge(located, homes) == Some(own) {
         if newest.stat.kind == Kind::Object {

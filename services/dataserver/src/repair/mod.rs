@@ -23,14 +23,16 @@ mod look;
 pub mod metrics;
 pub mod pacer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_coordinator::objects::Objects;
-use holdfast_core::membership::Moment;
+use holdfast_core::membership::{Hearing, Member, Moment};
 use holdfast_core::name::ObjectName;
+use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::wire::heartbeat::{Pass, RepairReport};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{Held, Store};
@@ -88,6 +90,8 @@ struct Repair {
     lap: Option<Lap>,
     /// Where the last lap ended.
     shape: Option<Shape>,
+    /// Members that are heard, and their runs.
+    heard: BTreeSet<(NodeId, Generation)>,
     passed: Option<Pass>,
     /// When the next lap begins without a cause.
     due: Moment,
@@ -103,7 +107,8 @@ pub fn start(parts: RepairParts) -> Task {
     let pacer = Pacer::new(runtime.clone(), parts.settings.rate_bytes, parts.activity.clone());
     let look = Look::new(parts.clone(), let_go, pacer);
     let (due, retry) = (runtime.now(), parts.gate.window());
-    let repair = Repair { parts, look, lap: None, shape: None, passed: None, due, retry };
+    let heard = BTreeSet::new();
+    let repair = Repair { parts, look, lap: None, shape: None, heard, passed: None, due, retry };
     runtime.spawn("repair", repair.run())
 }
 
@@ -126,8 +131,9 @@ impl Repair {
     /// beginning of the last one, or when it is time.
     fn follow_changes(&mut self) {
         let shape = self.shape();
-        if shape.as_ref() != self.shape.as_ref() {
-            debug!("who should hold copies has changed: looking at all of them");
+        let is_back = self.follow_absence();
+        if is_back || shape.as_ref() != self.shape.as_ref() {
+            debug!(is_back, "who should or can hold copies has changed: looking at all of them");
             // Where the task is: a member that comes and goes must not keep it
             // at the beginning of the index for ever.
             let start = self.lap.take().and_then(Lap::into_cursor);
@@ -138,6 +144,17 @@ impl Repair {
             let hurry = self.look.take_unfinished();
             self.lap = shape.map(|shape| Lap::new(None, shape, self.now(), hurry));
         }
+    }
+
+    /// Whether a member is heard that was away, or that has started again since:
+    /// it lacks what was written meanwhile.
+    fn follow_absence(&mut self) -> bool {
+        let snapshot = self.parts.cluster.snapshot();
+        let is_heard = |member: &&Member| member.hearing == Hearing::Heard;
+        let heard = snapshot.view.roster_members().filter(is_heard);
+        let heard = heard.map(|member| (member.id, member.generation)).collect();
+        let before = std::mem::replace(&mut self.heard, heard);
+        self.heard.difference(&before).next().is_some()
     }
 
     /// Who should hold copies as things are; `None` without a cluster.
