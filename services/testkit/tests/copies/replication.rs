@@ -147,7 +147,8 @@ async fn compare_and_set_adds_every_token_once() {
     }
     assert_eq!(put_if(cluster.api(1), path, ("If-Match", "*"), "x").await, 412);
     assert_eq!(put_if(cluster.api(1), path, ("If-None-Match", "*"), "x").await, 200);
-    cluster.check_logs(&[]);
+    // An outcome may be unknown, and a request that ends so is worth a line.
+    cluster.check_logs(&["status=503"]);
 }
 
 /// Writes and reads through both apis until told to stop; counts what failed.
