@@ -1,0 +1,109 @@
+//! What the coordinator of one client does: locate, then write or answer.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use holdfast_core::locate::{Located, Round};
+use holdfast_core::membership::View;
+use holdfast_core::node::Generation;
+use holdfast_core::quorum::{Purpose, Tally};
+use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
+use holdfast_core::wire::PROTOCOL_VERSION;
+use holdfast_core::wire::locate::BatchAnswer;
+
+use crate::book::{Book, Place, address, id};
+use crate::node::{Answer, Held};
+
+/// Somebody who asks, and what came of it so far.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Client {
+    /// Operations that it has begun.
+    pub begun: usize,
+    /// What it is doing.
+    pub phase: Phase,
+    /// The last version that it made.
+    pub last: Option<Version>,
+    /// The roster as it has heard of it.
+    pub book: Book,
+}
+
+/// What a client is doing.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Phase {
+    /// Nothing.
+    Idle,
+    /// It asks who has what.
+    Locating(Locating),
+    /// It has a version stored.
+    Writing(Writing),
+}
+
+/// A round of questions.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Locating {
+    /// What each member last said before this round began.
+    pub stamps: BTreeMap<Place, Stamp>,
+    /// The answers.
+    pub answers: BTreeMap<Place, Answer>,
+    /// The promise that is asked for.
+    pub ballot: Option<Version>,
+}
+
+/// A version on its way to the members.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Writing {
+    /// The version.
+    pub held: Held,
+    /// What for.
+    pub purpose: Purpose,
+    /// Who said what.
+    pub tally: Tally,
+    /// To whom it was sent.
+    pub sent: BTreeSet<Place>,
+    /// Who said something.
+    pub replied: BTreeSet<Place>,
+    /// The promises under which it is sent, and what each member last said:
+    /// what follows a write-back of a conditional write is sent with them, too.
+    pub ballot: Option<(Version, BTreeMap<Place, Stamp>)>,
+}
+
+impl Locating {
+    /// What the answers prove to somebody with this view, judged by core's own
+    /// round, where the members have these wall clocks.
+    #[must_use]
+    pub fn located(&self, view: &View, clocks: &[u64]) -> Located {
+        let promises: BTreeSet<u32> = self.ballot.iter().map(|_| 0).collect();
+        let mut round = Round::new(1, promises, view);
+        for (place, answer) in &self.answers {
+            let clock = clocks.get(*place).copied().unwrap_or(0);
+            round.apply_answer(&batch_answer(*place, answer, view.digest, clock));
+        }
+        round.outcome(0)
+    }
+}
+
+fn batch_answer(
+    place: Place,
+    answer: &Answer,
+    roster_digest: holdfast_core::roster::RosterDigest,
+    unix_millis: u64,
+) -> BatchAnswer {
+    // Runs are known by their stamps; the rosters of the models do not tell
+    // them apart, as if nobody had heard a heartbeat since the restart.
+    let Stamp { generation: Generation(generation), mono_millis } = answer.stamp;
+    BatchAnswer {
+        protocol: PROTOCOL_VERSION,
+        id: 0,
+        node: id(place),
+        generation: Generation(generation),
+        address: address(place),
+        roster_digest,
+        mono_millis,
+        unix_millis,
+        found: answer.held.iter().map(|held| (0, held.stat())).collect(),
+        unknown: if answer.unknown { vec![0] } else { Vec::new() },
+        floor: answer.floor,
+        promised: if answer.promised { vec![0] } else { Vec::new() },
+        late: false,
+    }
+}
