@@ -1,11 +1,12 @@
 //! What the coordinator of one client does: locate, then write or answer.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use holdfast_core::locate::{Located, Round};
 use holdfast_core::membership::View;
 use holdfast_core::node::Generation;
-use holdfast_core::quorum::{Purpose, Tally};
+use holdfast_core::quorum::{Purpose, Reply, Tally};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
@@ -24,7 +25,7 @@ pub struct Client {
     /// The last version that it made.
     pub last: Option<Version>,
     /// The roster as it has heard of it.
-    pub book: Book,
+    pub book: Arc<Book>,
 }
 
 /// What a client is doing.
@@ -56,15 +57,42 @@ pub struct Writing {
     pub held: Held,
     /// What for.
     pub purpose: Purpose,
-    /// Who said what.
-    pub tally: Tally,
+    /// What each member said, in the order in which it came: the same twice is
+    /// kept once.
+    pub replies: BTreeMap<Place, Vec<Reply>>,
     /// To whom it was sent.
     pub sent: BTreeSet<Place>,
-    /// Who said something.
-    pub replied: BTreeSet<Place>,
     /// The promises under which it is sent, and what each member last said:
     /// what follows a write-back of a conditional write is sent with them, too.
     pub ballot: Option<(Version, BTreeMap<Place, Stamp>)>,
+}
+
+impl Client {
+    /// Whether a reply about this version means anything to it.
+    #[must_use]
+    pub fn waits_for(&self, held: Held) -> bool {
+        matches!(&self.phase, Phase::Writing(writing) if writing.held == held)
+    }
+}
+
+impl Writing {
+    /// Takes a reply.
+    pub fn apply(&mut self, from: Place, reply: Reply) {
+        let replies = self.replies.entry(from).or_default();
+        if replies.last() != Some(&reply) {
+            replies.push(reply);
+        }
+    }
+
+    /// What the replies prove is core's to say.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        let mut tally = Tally::new(self.purpose);
+        for (from, replies) in &self.replies {
+            replies.iter().for_each(|reply| tally.apply(id(*from), *reply));
+        }
+        tally
+    }
 }
 
 impl Locating {

@@ -11,10 +11,14 @@
 //! |---|---|
 //! | [`setup`] | what a model consists of |
 //! | [`world`] | all that can happen, as one state machine |
-//! | [`client`] | locating, writing and judging, as the coordinator does |
+//! | [`client`], `coordinate` | locating, writing and judging |
+//! | [`upkeep`] | repair: copying, forgetting, letting go |
+//! | `rosters` | joining, draining, retiring, another number of copies |
 //! | [`node`] | a member |
 //! | [`book`] | a roster, small enough for a state |
+//! | [`explore`] | running a model |
 //! | [`history`] | what clients were told, and whether it fits |
+//! | `symmetry` | states that differ only in the names of members are one |
 //! | [`mutation`] | rules that can be broken, to see that it is noticed |
 //!
 //! docs/protocol.md tells what is modelled and what is left out.
@@ -26,8 +30,13 @@
 
 pub mod book;
 pub mod client;
+mod coordinate;
+pub mod explore;
 pub mod history;
 pub mod mutation;
 pub mod node;
+mod rosters;
 pub mod setup;
+mod symmetry;
+pub mod upkeep;
 pub mod world;

@@ -3,6 +3,7 @@
 //! Each step is atomic, as it is in the services under the lock of the name.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_core::membership::Moment;
@@ -97,7 +98,7 @@ pub struct Node {
     /// Who relies on its copy, and whether it lets go of it.
     pub pins: Pins,
     /// The roster that it persisted.
-    pub book: Book,
+    pub book: Arc<Book>,
     /// Members that said they know of its join.
     pub told: BTreeSet<NodeId>,
     /// Since when it has taken nothing because it drains.
@@ -121,7 +122,7 @@ pub fn moment(tick: u64) -> Moment {
 impl Node {
     /// A member in its first run, which began long ago.
     #[must_use]
-    pub fn new(setup: &Setup, held: Option<Held>, book: Book) -> Self {
+    pub fn new(setup: &Setup, held: Option<Held>, book: Arc<Book>) -> Self {
         Self {
             generation: Generation(0),
             held,
@@ -166,34 +167,33 @@ impl Node {
         self.pins.expire(now);
     }
 
-    /// It is asked what it holds, with what it last said to the asker; `None`
-    /// is "too late".
-    pub fn answer(
-        &mut self,
-        setup: &Setup,
-        stamp: Option<Stamp>,
-        ballot: Option<Version>,
-        now: Moment,
-    ) -> Option<Answer> {
-        let in_time = |stamp: Stamp| stamp.check(self.generation, now, setup.window()).is_ok();
-        if !stamp.is_some_and(in_time) && setup.mutation != Some(Mutation::AnswerOldQuestion) {
-            return None;
-        }
+    /// Whether a question comes in time that says this of the member's last
+    /// answer; else it is answered "too late", which proves nothing.
+    #[must_use]
+    pub fn is_in_time(&self, setup: &Setup, stamp: Option<Stamp>, now: Moment) -> bool {
+        let good = |stamp: Stamp| stamp.check(self.generation, now, setup.window()).is_ok();
+        stamp.is_some_and(good) || setup.mutation == Some(Mutation::AnswerOldQuestion)
+    }
+
+    /// It is asked for a promise.
+    pub fn promise(&mut self, setup: &Setup, ballot: Version, now: Moment) -> bool {
+        self.raise_floor(ballot);
         let held = self.held.map(|held| held.version);
-        let mut promised = false;
-        if let Some(ballot) = ballot {
-            self.raise_floor(ballot);
-            promised = setup.mutation == Some(Mutation::NoPromise)
-                || self.promises.promise(&key(), ballot, held, now).is_ok();
-        }
+        setup.mutation == Some(Mutation::NoPromise)
+            || self.promises.promise(&key(), ballot, held, now).is_ok()
+    }
+
+    /// What it says when it is asked what it holds.
+    #[must_use]
+    pub fn answer(&self, setup: &Setup, promised: bool, now: Moment) -> Answer {
         let hidden = self.damaged && setup.mutation == Some(Mutation::UnreadableIsAbsent);
-        Some(Answer {
+        Answer {
             stamp: self.stamp(now),
             held: self.held.filter(|_| !self.damaged),
             unknown: self.damaged && !hidden,
             floor: self.floor,
             promised,
-        })
+        }
     }
 
     fn raise_floor(&mut self, version: Version) {

@@ -35,6 +35,20 @@ pub struct Setup {
     pub duplicates: bool,
     /// The member whose copy cannot be read, from the start.
     pub damaged: Option<usize>,
+    /// Members that look after their copies.
+    pub repairers: Vec<usize>,
+    /// Where members think that copies belong, if they do not agree: each has a
+    /// list of members. Observers that see different silences do not.
+    pub homes: Vec<Vec<usize>>,
+    /// Whether a member that is in no roster joins.
+    pub joins: bool,
+    /// The member that drains, and whether it does because it was lost.
+    pub drains: Option<(usize, bool)>,
+    /// How many copies there are to be.
+    pub goal: Option<u32>,
+    /// Keeps the names of members in the states although they do not matter, so
+    /// that the steps of a counterexample can be followed.
+    pub named: bool,
     /// The rule that is broken.
     pub mutation: Option<Mutation>,
 }
@@ -56,6 +70,12 @@ impl Setup {
             clocks: Vec::new(),
             duplicates: false,
             damaged: None,
+            repairers: Vec::new(),
+            homes: Vec::new(),
+            joins: false,
+            drains: None,
+            goal: None,
+            named: false,
             mutation: None,
         }
     }
@@ -81,6 +101,30 @@ impl Setup {
     /// Places for members.
     #[must_use]
     pub fn places(&self) -> usize {
-        self.members
+        self.members + usize::from(self.joins)
+    }
+
+    /// Whether copies are ever dropped.
+    #[must_use]
+    pub fn drops(&self) -> bool {
+        !self.repairers.is_empty()
+    }
+
+    /// Whether members differ in nothing but their names: then states that
+    /// differ only in the names are one.
+    #[must_use]
+    pub fn is_symmetric(&self) -> bool {
+        !self.named
+            && self.clocks.is_empty()
+            && self.damaged.is_none()
+            && self.repairers.is_empty()
+            && !self.changes_roster()
+            && self.policy.replicas() == self.members
+    }
+
+    /// Whether rosters change at all.
+    #[must_use]
+    pub fn changes_roster(&self) -> bool {
+        self.joins || self.drains.is_some() || self.goal.is_some()
     }
 }

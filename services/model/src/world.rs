@@ -1,23 +1,21 @@
 //! The whole cluster as one state machine that stateright explores.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_core::locate::Located;
-use holdfast_core::membership::{Moment, View};
-use holdfast_core::object::Kind;
-use holdfast_core::placement::choose_owners;
-use holdfast_core::quorum::{Progress, Purpose, Tally};
-use holdfast_core::stamp::Stamp;
-use holdfast_core::version::{Version, VersionSource};
+use holdfast_core::membership::View;
+use holdfast_core::policy::Policy;
+use holdfast_core::version::Version;
 use stateright::{Model, Property};
 
-use crate::book::{Book, Place, Views, id, place};
-use crate::client::{Client, Locating, Phase, Writing};
-use crate::history::{Ask, History, Told};
+use crate::book::{Book, Place, Views};
+use crate::client::{Client, Phase};
+use crate::history::History;
 use crate::mutation::Mutation;
-use crate::node::{Held, Node, Packet, key, moment};
+use crate::node::{Held, Node, Packet, moment};
 use crate::setup::Setup;
+use crate::symmetry;
+use crate::upkeep::Upkeep;
 
 /// Everything there is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -26,23 +24,37 @@ pub struct State {
     /// judges only what it said itself, so one clock stands for all.
     pub tick: u64,
     /// The members.
-    pub nodes: Vec<Node>,
+    pub nodes: Vec<Arc<Node>>,
+    /// What each member is doing about its copy.
+    pub upkeep: Vec<Upkeep>,
     /// The clients.
-    pub clients: Vec<Client>,
+    pub clients: Vec<Arc<Client>>,
     /// What is under way: it may arrive at any time from now on, or never.
-    pub packets: BTreeSet<Packet>,
+    pub packets: BTreeSet<Arc<Packet>>,
     /// What clients were told.
     pub history: History,
     /// The newest version that anybody was told of.
     pub told: Option<Version>,
     /// Restarts that may still come.
     pub restarts: u8,
+    /// The policy before the one that is being brought in.
+    pub policy_before: Policy,
+}
+
+impl State {
+    pub(crate) fn node(&mut self, place: Place) -> &mut Node {
+        Arc::make_mut(&mut self.nodes[place])
+    }
+
+    pub(crate) fn client(&mut self, at: usize) -> &mut Client {
+        Arc::make_mut(&mut self.clients[at])
+    }
 }
 
 /// What may happen next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// A window goes by, bit by bit.
+    /// A part of the window goes by.
     Tick,
     /// A member loses what it had in memory.
     Restart(Place),
@@ -53,11 +65,61 @@ pub enum Action {
     /// A client draws its conclusion from the answers that it has.
     Conclude(usize),
     /// A message arrives, and the reply to it, too, or not.
-    Deliver(Packet, bool),
+    Deliver(Arc<Packet>, bool),
     /// A client no longer waits: its operation has no known outcome.
     GiveUp(usize),
-    /// A client makes its write again.
-    Retry(usize),
+    /// A client makes its write again, or asks again with what it has learned.
+    Again(usize),
+    /// A client hears of a member's roster.
+    Hear(usize, Place),
+    /// A member begins to look after its copy.
+    Look(Place),
+    /// A member answers the one that looks after its copy.
+    AnswerMember(Place, Place),
+    /// A member concludes what is to be done about its copy.
+    Plan(Place),
+    /// A member forgets a copy that is superseded.
+    Forget(Place),
+    /// A member is asked to keep its copy by one that lets go, and says so.
+    Pin(Place, Place),
+    /// A member that lets go asks once more.
+    AskAgain(Place),
+    /// A member drops its copy.
+    Drop(Place),
+    /// A member gives up what it was doing about its copy.
+    Abandon(Place),
+    /// The first member hears of the second one's roster.
+    Gossip(Place, Place),
+    /// The newcomer enters itself.
+    Enter,
+    /// A member persists the newcomer's entry, and is heard or not.
+    Tell(Place, bool),
+    /// The newcomer's join counts.
+    Activate,
+    /// A member is to be drained.
+    Drain,
+    /// It retires.
+    Retire,
+    /// The next step towards another number of copies.
+    Step,
+}
+
+impl std::fmt::Display for Action {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self::Deliver(packet, heard) = self else { return write!(f, "{self:?}") };
+        let Packet { to, stamp, held, ballot, write_back, from } = &**packet;
+        let from = from.map_or("a member".to_owned(), |at| format!("client {at}"));
+        let what = if *write_back { "copy" } else { "write" };
+        write!(
+            f,
+            "Deliver {what} of {} = {:?} from {from} to {to}, stamp {stamp}",
+            held.version, held.content
+        )?;
+        if let Some(ballot) = ballot {
+            write!(f, ", ballot {ballot}")?;
+        }
+        f.write_str(if *heard { "" } else { ", reply lost" })
+    }
 }
 
 /// A model: a setup, and what is worth computing once.
@@ -75,315 +137,17 @@ impl World {
         Self { setup, views: Views::default() }
     }
 
-    fn broken(&self, mutation: Mutation) -> bool {
+    pub(crate) fn broken(&self, mutation: Mutation) -> bool {
         self.setup.mutation == Some(mutation)
     }
 
-    fn view(&self, book: &Book) -> Arc<View> {
+    pub(crate) fn view(&self, book: &Book) -> Arc<View> {
         self.views.of(book)
-    }
-
-    fn ask(&self, client: usize, state: &State) -> Ask {
-        self.setup.clients[client][state.clients[client].begun - 1]
-    }
-
-    /// Where the history has the operation that this client is at.
-    fn op(&self, client: usize, state: &State) -> usize {
-        let before: usize = self.setup.clients[..client].iter().map(Vec::len).sum();
-        before + state.clients[client].begun - 1
-    }
-
-    fn finish(&self, state: &mut State, client: usize, told: Told, version: Option<Version>) {
-        let op = self.op(client, state);
-        state.history.answer(op, told);
-        state.told = state.told.max(version);
-        state.clients[client].phase = Phase::Idle;
-    }
-
-    fn merge(&self, book: &mut Book, other: &Book) {
-        if self.broken(Mutation::IgnoreDigest) {
-            return;
-        }
-        book.merge(other);
-    }
-
-    /// What every member that this roster knows last said.
-    fn stamps(&self, state: &State, book: &Book) -> BTreeMap<Place, Stamp> {
-        let now = moment(state.tick);
-        book.members().map(|place| (place, state.nodes[place].stamp(now))).collect()
-    }
-
-    fn locate(&self, state: &State, book: &Book, ballot: Option<Version>) -> Locating {
-        Locating { stamps: self.stamps(state, book), answers: BTreeMap::new(), ballot }
-    }
-
-    /// A version above everything that this client saw and made.
-    fn next_version(client: &mut Client, at: usize, clock: u64, seen: Option<Version>) -> Version {
-        let mut source = VersionSource::new(at as u64);
-        let version = source.next(clock, seen.max(client.last));
-        client.last = Some(version);
-        version
-    }
-
-    fn begin(&self, state: &mut State, at: usize) {
-        state.clients[at].begun += 1;
-        let ask = self.ask(at, state);
-        let op = self.op(at, state);
-        state.history.begin(op, ask);
-        self.begin_locate(state, at, ask);
-    }
-
-    /// Begins a round. The first locate of a conditional write only chooses a
-    /// ballot, so it is left out: a ballot that is too low is promised by
-    /// nobody.
-    fn begin_locate(&self, state: &mut State, at: usize, ask: Ask) {
-        let ballot = matches!(ask, Ask::Create(_) | Ask::Replace(..)).then(|| {
-            let seen = state.nodes.iter().filter_map(|node| node.floor).max();
-            Self::next_version(&mut state.clients[at], at, 0, seen)
-        });
-        let locating = self.locate(state, &state.clients[at].book, ballot);
-        state.clients[at].phase = Phase::Locating(locating);
-    }
-
-    fn answer(&self, state: &mut State, at: usize, from: Place, heard: bool) -> bool {
-        let now = moment(state.tick);
-        let Phase::Locating(locating) = &mut state.clients[at].phase else { return false };
-        if locating.answers.contains_key(&from) {
-            return false;
-        }
-        let node = &mut state.nodes[from];
-        let stamp = locating.stamps.get(&from).copied();
-        let Some(answer) = node.answer(&self.setup, stamp, locating.ballot, now) else {
-            if !self.broken(Mutation::AskAgainInTheRound) {
-                return false;
-            }
-            let fresh = node.stamp(now);
-            return locating.stamps.insert(from, fresh) != Some(fresh);
-        };
-        if heard {
-            locating.answers.insert(from, answer);
-            let other = node.book.clone();
-            self.merge(&mut state.clients[at].book, &other);
-        }
-        true
-    }
-
-    fn conclude(&self, state: &mut State, at: usize) -> bool {
-        let Phase::Locating(locating) = &state.clients[at].phase else { return false };
-        let view = self.view(&state.clients[at].book);
-        let located = locating.located(&view, &self.setup.clocks);
-        let ballot = locating.ballot;
-        let ask = self.ask(at, state);
-        let newest = located.newest().map(|replica| Held::of(&replica.stat));
-        if !located.complete {
-            let believed = self.broken(Mutation::AbsentWhenIncomplete)
-                && ask == Ask::Read
-                && newest.is_none()
-                && !located.answered.is_empty();
-            if believed {
-                self.finish(state, at, Told::Content(None), None);
-            }
-            return believed;
-        }
-        match ask {
-            Ask::Read => match newest {
-                None => self.finish(state, at, Told::Content(None), None),
-                Some(held) if located.settled || self.broken(Mutation::NoWriteBack) => {
-                    self.finish(state, at, Told::Content(held.content), Some(held.version));
-                }
-                Some(held) => {
-                    self.write(state, at, held, Purpose::WriteBack, None, &located);
-                }
-            },
-            Ask::Put(_) | Ask::Delete => {
-                let gone = located.newest().is_none_or(|replica| {
-                    let settled = located.settled || self.broken(Mutation::TrustLoneTombstone);
-                    replica.stat.kind == Kind::Tombstone && settled
-                });
-                if ask == Ask::Delete && gone {
-                    self.finish(state, at, Told::Done, None);
-                    return true;
-                }
-                let content = if let Ask::Put(content) = ask { Some(content) } else { None };
-                let seen = newest.map(|held| held.version).max(located.floor);
-                let clock = located.clock_millis.unwrap_or(0);
-                let version = Self::next_version(&mut state.clients[at], at, clock, seen);
-                let held = Held { version, content };
-                self.write(state, at, held, Purpose::Write, None, &located);
-            }
-            Ask::Create(_) | Ask::Replace(..) => {
-                let ballot = ballot.expect("a conditional write has one");
-                match newest {
-                    Some(held) if !located.settled => {
-                        self.write(state, at, held, Purpose::WriteBack, Some(ballot), &located);
-                    }
-                    _ => {
-                        let stamps = places(&located);
-                        self.judge(state, at, newest, ballot, &stamps);
-                    }
-                }
-            }
-        }
-        true
-    }
-
-    /// Judges the condition of a conditional write on what is there, and goes on
-    /// if it holds.
-    fn judge(
-        &self,
-        state: &mut State,
-        at: usize,
-        newest: Option<Held>,
-        ballot: Version,
-        stamps: &BTreeMap<Place, Stamp>,
-    ) {
-        let content = newest.and_then(|held| held.content);
-        let new = match self.ask(at, state) {
-            Ask::Create(new) => content.is_none().then_some(new),
-            Ask::Replace(old, new) => (content == Some(old)).then_some(new),
-            _ => None,
-        };
-        let Some(new) = new else {
-            let version = newest.map(|held| held.version);
-            return self.finish(state, at, Told::Failed, version);
-        };
-        let held = Held { version: ballot, content: Some(new) };
-        self.send(
-            state,
-            at,
-            held,
-            Purpose::Conditional,
-            Some(ballot),
-            stamps,
-            Tally::new(Purpose::Conditional),
-        );
-    }
-
-    fn write(
-        &self,
-        state: &mut State,
-        at: usize,
-        held: Held,
-        purpose: Purpose,
-        ballot: Option<Version>,
-        located: &Located,
-    ) {
-        let mut tally = Tally::new(purpose);
-        if purpose == Purpose::WriteBack {
-            for replica in located.newest_holders() {
-                tally.apply(replica.node, holdfast_core::quorum::Reply::Stored);
-            }
-        }
-        self.send(state, at, held, purpose, ballot, &places(located), tally);
-    }
-
-    /// Sends a version: a new one to the owners among those who answered, one
-    /// that was found to everybody who lacks it.
-    #[allow(clippy::too_many_arguments, reason = "they are what a write consists of")]
-    fn send(
-        &self,
-        state: &mut State,
-        at: usize,
-        held: Held,
-        purpose: Purpose,
-        ballot: Option<Version>,
-        stamps: &BTreeMap<Place, Stamp>,
-        tally: Tally,
-    ) {
-        let view = self.view(&state.clients[at].book);
-        let holders: BTreeSet<Place> = tally.holders().map(place).collect();
-        let mut candidates = view.candidates(1);
-        candidates.retain(|candidate| stamps.contains_key(&place(candidate.id)));
-        let to: BTreeSet<Place> = if purpose == Purpose::WriteBack {
-            candidates.iter().map(|candidate| place(candidate.id)).collect()
-        } else {
-            let owners = choose_owners(&key(), &candidates, view.policy.replicas());
-            owners.into_iter().map(place).collect()
-        };
-        let to: BTreeSet<Place> = to.difference(&holders).copied().collect();
-        for receiver in &to {
-            state.packets.insert(Packet {
-                to: *receiver,
-                stamp: stamps[receiver],
-                held,
-                ballot,
-                write_back: purpose == Purpose::WriteBack,
-                from: Some(at),
-            });
-        }
-        let ballot = ballot.map(|ballot| (ballot, stamps.clone()));
-        state.clients[at].phase = Phase::Writing(Writing {
-            held,
-            purpose,
-            tally,
-            sent: to,
-            replied: BTreeSet::new(),
-            ballot,
-        });
-        self.acknowledge(state, at);
-    }
-
-    /// Goes on if enough members have the version.
-    fn acknowledge(&self, state: &mut State, at: usize) {
-        let Phase::Writing(writing) = &state.clients[at].phase else { return };
-        let view = self.view(&state.clients[at].book);
-        let mut quorum = view.policy.write_quorum();
-        if self.broken(Mutation::AcknowledgeEarly) {
-            quorum -= 1;
-        }
-        let draining = self.broken(Mutation::CountDraining);
-        if writing.tally.progress(quorum, |id| draining || view.counts(id)) == Progress::Open {
-            return;
-        }
-        let writing = writing.clone();
-        let version = Some(writing.held.version);
-        match (writing.purpose, writing.ballot) {
-            (Purpose::Write | Purpose::Conditional, _) => {
-                self.finish(state, at, Told::Done, version);
-            }
-            (Purpose::WriteBack, None) => {
-                self.finish(state, at, Told::Content(writing.held.content), version);
-            }
-            (Purpose::WriteBack, Some((ballot, stamps))) => {
-                self.judge(state, at, Some(writing.held), ballot, &stamps);
-            }
-        }
-    }
-
-    fn deliver(&self, state: &mut State, packet: &Packet, heard: bool) {
-        let now = moment(state.tick);
-        let node = &mut state.nodes[packet.to];
-        let reply = node.take(&self.setup, packet.to, packet, now);
-        if !self.setup.duplicates {
-            state.packets.remove(packet);
-        }
-        let Some(at) = packet.from.filter(|_| heard) else { return };
-        let other = node.book.clone();
-        let counted = self.broken(Mutation::CountSuperseded)
-            && matches!(reply, holdfast_core::quorum::Reply::Superseded { .. });
-        let reply = if counted { holdfast_core::quorum::Reply::Stored } else { reply };
-        self.merge(&mut state.clients[at].book, &other);
-        if let Phase::Writing(writing) = &mut state.clients[at].phase
-            && writing.held == packet.held
-        {
-            writing.tally.apply(id(packet.to), reply);
-            writing.replied.insert(packet.to);
-            self.acknowledge(state, at);
-        }
-    }
-
-    /// Whether this write may be made again under a new version.
-    fn may_retry(&self, writing: &Writing) -> bool {
-        let certain = writing.replied == writing.sent && writing.tally.changed_nothing();
-        writing.purpose == Purpose::Write && (certain || self.broken(Mutation::RetryUnknown))
     }
 
     /// Forgets what can have no effect any more.
     fn tidy(&self, state: &mut State) {
         let now = moment(state.tick);
-        for node in &mut state.nodes {
-            node.expire(now);
-        }
         if self.broken(Mutation::AcceptOldStamp) {
             return;
         }
@@ -392,12 +156,37 @@ impl World {
             let own = nodes[packet.to].generation;
             packet.stamp.check(own, now, self.setup.window()).is_ok()
         });
+        if !self.setup.drops() {
+            self.drop_idle_packets(state);
+        }
+    }
+
+    /// Where copies are never dropped, a packet that brings nothing new, and on
+    /// whose reply nobody waits, is as good as lost.
+    fn drop_idle_packets(&self, state: &mut State) {
+        let (nodes, clients) = (&state.nodes, &state.clients);
+        state.packets.retain(|packet| {
+            let node = &nodes[packet.to];
+            let newer =
+                node.damaged || node.held.is_none_or(|held| held.version < packet.held.version);
+            newer || packet.from.is_some_and(|at| clients[at].waits_for(packet.held))
+        });
+    }
+
+    fn tick(&self, state: &mut State) {
+        state.tick += 1;
+        let now = moment(state.tick);
+        for node in &mut state.nodes {
+            if node.promises.count() > 0 || node.pins.count() > 0 {
+                Arc::make_mut(node).expire(now);
+            }
+        }
     }
 
     /// The roster that everybody would agree on.
-    fn agreed(state: &State) -> Book {
+    pub(crate) fn agreed(state: &State) -> Book {
         let mut nodes = state.nodes.iter();
-        let mut book = nodes.next().expect("a member").book.clone();
+        let mut book = Book::clone(&nodes.next().expect("a member").book);
         nodes.for_each(|node| book.merge(&node.book));
         book
     }
@@ -420,15 +209,9 @@ impl World {
         let book = Self::agreed(state);
         let view = self.view(&book);
         let mut locating = self.locate(state, &book, None);
-        let nodes = state.nodes.iter().enumerate();
-        for (place, node) in nodes.filter(|(place, _)| locating.stamps.contains_key(place)) {
-            let stamp = locating.stamps.get(&place).copied();
-            let mut node = node.clone();
-            if let Some(answer) =
-                node.answer(&self.setup, stamp, None, Moment::from_secs(state.tick))
-            {
-                locating.answers.insert(place, answer);
-            }
+        for place in book.members() {
+            let answer = state.nodes[place].answer(&self.setup, false, moment(state.tick));
+            locating.answers.insert(place, answer);
         }
         let located = locating.located(&view, &self.setup.clocks);
         match located.newest() {
@@ -442,36 +225,33 @@ impl World {
     }
 }
 
-/// When each member that answered did.
-fn places(located: &Located) -> BTreeMap<Place, Stamp> {
-    located.stamps.iter().map(|(id, stamp)| (place(*id), *stamp)).collect()
-}
-
 impl Model for World {
     type State = State;
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
         let setup = &self.setup;
-        let book = Book::active(setup.policy, setup.members, setup.places());
+        let book = Arc::new(Book::active(setup.policy, setup.members, setup.places()));
         let initial = Held { version: Version::from_parts(1, 0), content: Some(9) };
         let held = |place: Place| setup.initial.contains(&place).then_some(initial);
-        let mut nodes: Vec<Node> =
-            (0..setup.places()).map(|place| Node::new(setup, held(place), book.clone())).collect();
+        let node = |place| Node::new(setup, held(place), Arc::clone(&book));
+        let mut nodes: Vec<Arc<Node>> = (0..setup.places()).map(node).map(Arc::new).collect();
         if let Some(damaged) = setup.damaged {
-            nodes[damaged].damaged = true;
+            Arc::make_mut(&mut nodes[damaged]).damaged = true;
         }
         let client = Client { begun: 0, phase: Phase::Idle, last: None, book };
         let stored = !setup.initial.is_empty();
         let places = setup.clients.iter().map(Vec::len).sum();
         vec![State {
             tick: 0,
+            upkeep: vec![Upkeep::Nothing; nodes.len()],
             nodes,
-            clients: vec![client; setup.clients.len()],
+            clients: vec![Arc::new(client); setup.clients.len()],
             packets: BTreeSet::new(),
             history: History::new(stored.then_some(9), places),
             told: stored.then_some(initial.version),
             restarts: setup.restarts,
+            policy_before: setup.policy,
         }]
     }
 
@@ -482,62 +262,34 @@ impl Model for World {
         if state.restarts > 0 {
             actions.extend((0..state.nodes.len()).map(Action::Restart));
         }
-        for (at, client) in state.clients.iter().enumerate() {
-            let more = client.begun < self.setup.clients[at].len();
-            match &client.phase {
-                Phase::Idle => {
-                    if more {
-                        actions.push(Action::Begin(at));
-                    }
-                }
-                Phase::Locating(locating) => {
-                    for place in client.book.members() {
-                        if locating.answers.contains_key(&place) {
-                            continue;
-                        }
-                        actions.push(Action::Answer(at, place, true));
-                        if locating.ballot.is_some() {
-                            actions.push(Action::Answer(at, place, false));
-                        }
-                    }
-                    if !locating.answers.is_empty() {
-                        actions.push(Action::Conclude(at));
-                    }
-                    if more {
-                        actions.push(Action::GiveUp(at));
-                    }
-                }
-                Phase::Writing(writing) => {
-                    if more {
-                        actions.push(Action::GiveUp(at));
-                    }
-                    if self.may_retry(writing) {
-                        actions.push(Action::Retry(at));
-                    }
-                }
-            }
+        for at in 0..state.clients.len() {
+            self.client_actions(state, at, actions);
         }
         for packet in &state.packets {
-            let waits = packet.from.is_some_and(|at| {
-                matches!(&state.clients[at].phase, Phase::Writing(writing) if writing.held == packet.held)
-            });
+            let waits = packet.from.is_some_and(|at| state.clients[at].waits_for(packet.held));
             if waits {
-                actions.push(Action::Deliver(packet.clone(), true));
+                actions.push(Action::Deliver(Arc::clone(packet), true));
             }
-            actions.push(Action::Deliver(packet.clone(), false));
+            actions.push(Action::Deliver(Arc::clone(packet), false));
         }
+        for place in &self.setup.repairers {
+            self.upkeep_actions(state, *place, actions);
+        }
+        self.roster_actions(state, actions);
     }
 
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut state = last.clone();
         let happened = match action {
             Action::Tick => {
-                state.tick += 1;
+                self.tick(&mut state);
                 true
             }
             Action::Restart(place) => {
                 state.restarts -= 1;
-                state.nodes[place].restart(&self.setup, moment(state.tick));
+                state.upkeep[place] = Upkeep::Nothing;
+                let now = moment(state.tick);
+                state.node(place).restart(&self.setup, now);
                 true
             }
             Action::Begin(at) => {
@@ -551,19 +303,46 @@ impl Model for World {
                 true
             }
             Action::GiveUp(at) => {
-                state.clients[at].phase = Phase::Idle;
+                state.client(at).phase = Phase::Idle;
                 true
             }
-            Action::Retry(at) => {
+            Action::Again(at) => {
                 let ask = self.ask(at, &state);
                 self.begin_locate(&mut state, at, ask);
                 true
             }
+            Action::Hear(at, from) => {
+                let other = Arc::clone(&state.nodes[from].book);
+                self.merge(&mut state.client(at).book, &other);
+                true
+            }
+            Action::Look(own) => self.look(&mut state, own),
+            Action::AnswerMember(own, from) => self.answer_member(&mut state, own, from),
+            Action::Plan(own) => self.plan(&mut state, own),
+            Action::Forget(own) => self.forget(&mut state, own),
+            Action::Pin(own, other) => self.pin(&mut state, own, other),
+            Action::AskAgain(own) => self.ask_again(&mut state, own),
+            Action::Drop(own) => self.drop_copy(&mut state, own),
+            Action::Abandon(own) => self.abandon(&mut state, own),
+            Action::Gossip(to, from) => {
+                let other = Arc::clone(&state.nodes[from].book);
+                self.persist(&mut state, to, &other);
+                true
+            }
+            Action::Enter => self.enter(&mut state),
+            Action::Tell(to, heard) => self.tell(&mut state, to, heard),
+            Action::Activate => self.activate(&mut state),
+            Action::Drain => self.drain(&mut state),
+            Action::Retire => self.retire(&mut state),
+            Action::Step => self.step(&mut state),
         };
         if !happened {
             return None;
         }
         self.tidy(&mut state);
+        if self.setup.is_symmetric() {
+            symmetry::sort_members(&mut state);
+        }
         (state != *last).then_some(state)
     }
 
@@ -572,9 +351,7 @@ impl Model for World {
             Property::always(LINEARIZABLE, |_, state: &State| state.history.is_linearizable()),
             Property::always(READABLE, |world: &Self, state: &State| world.reads_well(state)),
             Property::always(KEPT, |world: &Self, state: &State| world.keeps(state)),
-            Property::sometimes(ANSWERED, |_, state: &State| {
-                state.history.ops().any(|op| op.told.is_some())
-            }),
+            Property::sometimes(REACHED, |world: &Self, state: &State| world.is_at_its_goal(state)),
         ]
     }
 }
@@ -585,5 +362,5 @@ pub const LINEARIZABLE: &str = "each key is linearizable";
 pub const READABLE: &str = "a read that hears everybody fits as well";
 /// What was told stays.
 pub const KEPT: &str = "nothing that was told of is lost";
-/// The model is not empty.
-pub const ANSWERED: &str = "somebody is answered";
+/// The model is not empty: what it is about happens.
+pub const REACHED: &str = "what the model is about happens";
