@@ -39,8 +39,9 @@ pub struct Located {
     /// nor have retired.
     pub lasting: usize,
     /// Whether the newest version is certain to be found again: as many such
-    /// members have it as reads count on. What is not must be written to that
-    /// many before anybody is told of it.
+    /// members have it as reads count on, or will count on once the number of
+    /// copies has been raised. What is not must be written to W members before
+    /// anybody is told of it.
     pub settled: bool,
     /// Median of the wall clocks of those that answered, Unix milliseconds.
     pub clock_millis: Option<u64>,
@@ -155,6 +156,11 @@ enum Asked {
 #[derive(Debug)]
 pub struct Round {
     quorum: ReadQuorum,
+    /// How many members make a version settled. While the number of copies is
+    /// raised, writes make more copies than reads count on yet; a version that
+    /// was shown to somebody must be on as many, or it is lost to reads that
+    /// count on them later.
+    settling: usize,
     names: usize,
     /// Names for which a promise is asked: who does not give it counts as
     /// unheard.
@@ -174,6 +180,7 @@ impl Round {
     pub fn new(names: usize, promises: BTreeSet<u32>, view: &View) -> Self {
         let mut round = Self {
             quorum: ReadQuorum::of(view),
+            settling: 1,
             names,
             promises,
             asked: BTreeMap::new(),
@@ -185,14 +192,25 @@ impl Round {
     }
 
     /// Takes what has become known of the members since: a new one is waited
-    /// for, one that fell silent no longer is, a retired one does not count.
+    /// for, one that fell silent or has retired no longer is.
+    ///
+    /// A round proves no more than it did under the roster with which it began.
+    /// A member that retires meanwhile still counts, as unheard unless it has
+    /// answered, and what reads count on does not rise: both wait for a repair,
+    /// and an answer that was given before the repair does not show its copies.
     pub fn apply_view(&mut self, view: &View) {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
-        self.quorum = ReadQuorum::of(view);
+        let ReadQuorum { write_quorum } = ReadQuorum::of(view);
+        self.quorum.write_quorum = self.quorum.write_quorum.min(write_quorum);
+        self.settling = self.settling.max(write_quorum).max(view.policy.write_quorum());
         self.counting =
             view.members.iter().filter(|member| member.counts()).map(|member| member.id).collect();
-        self.asked.retain(|id, _| members.contains_key(id));
+        for (id, asked) in &mut self.asked {
+            if matches!(asked, Asked::Waiting) && !members.contains_key(id) {
+                *asked = Asked::Unheard;
+            }
+        }
         self.generations =
             view.roster_members().map(|member| (member.id, member.generation)).collect();
         for (id, may_answer) in members {
@@ -213,7 +231,7 @@ impl Round {
     /// question came too late: the member is asked once more.
     pub fn apply_answer(&mut self, answer: &BatchAnswer) {
         let known = self.generations.get(&answer.node);
-        if known.is_some_and(|known| *known > answer.generation) {
+        if known.is_none_or(|known| *known > answer.generation) {
             return;
         }
         let Some(asked) = self.asked.get_mut(&answer.node) else {
@@ -304,7 +322,7 @@ impl Round {
                 }
             }
         }
-        newest.values().all(|(_, holders)| *holders >= self.quorum.write_quorum)
+        newest.values().all(|(_, holders)| *holders >= self.settling)
     }
 
     /// What is known now of the name at place `index`. Members still waited for
@@ -347,7 +365,7 @@ impl Round {
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
         located.lasting =
             located.newest_holders().filter(|holder| self.counting.contains(&holder.node)).count();
-        located.settled = located.lasting >= self.quorum.write_quorum;
+        located.settled = located.lasting >= self.settling;
         let somebody_heard = located.unheard.len() < self.asked.len();
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.

@@ -22,6 +22,8 @@ pub struct Client {
     pub begun: usize,
     /// What it is doing.
     pub phase: Phase,
+    /// Whether it has made its write again already.
+    pub retried: bool,
     /// The last version that it made.
     pub last: Option<Version>,
     /// The roster as it has heard of it.
@@ -42,6 +44,8 @@ pub enum Phase {
 /// A round of questions.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Locating {
+    /// The roster as it was when this round began.
+    pub began: Arc<Book>,
     /// What each member last said before this round began.
     pub stamps: BTreeMap<Place, Stamp>,
     /// The answers.
@@ -96,12 +100,16 @@ impl Writing {
 }
 
 impl Locating {
-    /// What the answers prove to somebody with this view, judged by core's own
-    /// round, where the members have these wall clocks.
+    /// What the answers prove to somebody who began with the first view and has
+    /// the second one now, judged by core's own round, where the members have
+    /// these wall clocks.
     #[must_use]
-    pub fn located(&self, view: &View, clocks: &[u64]) -> Located {
+    pub fn located(&self, began: &View, view: &View, clocks: &[u64]) -> Located {
         let promises: BTreeSet<u32> = self.ballot.iter().map(|_| 0).collect();
-        let mut round = Round::new(1, promises, view);
+        let mut round = Round::new(1, promises, began);
+        if began != view {
+            round.apply_view(view);
+        }
         for (place, answer) in &self.answers {
             let clock = clocks.get(*place).copied().unwrap_or(0);
             round.apply_answer(&batch_answer(*place, answer, view.digest, clock));

@@ -41,6 +41,7 @@ impl World {
         state.client(client).phase = Phase::Idle;
         if state.clients[client].begun == self.setup.clients[client].len() {
             state.client(client).last = None;
+            state.client(client).retried = false;
         }
     }
 
@@ -62,8 +63,14 @@ impl World {
         book.members().map(|place| (place, state.nodes[place].stamp(now))).collect()
     }
 
-    pub(crate) fn locate(&self, state: &State, book: &Book, ballot: Option<Version>) -> Locating {
-        Locating { stamps: self.stamps(state, book), answers: BTreeMap::new(), ballot }
+    pub(crate) fn locate(
+        &self,
+        state: &State,
+        book: &Arc<Book>,
+        ballot: Option<Version>,
+    ) -> Locating {
+        let began = Arc::clone(book);
+        Locating { began, stamps: self.stamps(state, book), answers: BTreeMap::new(), ballot }
     }
 
     /// A version above everything that this client saw and made.
@@ -133,7 +140,15 @@ impl World {
     pub(crate) fn conclude(&self, state: &mut State, at: usize) -> bool {
         let Phase::Locating(locating) = &state.clients[at].phase else { return false };
         let view = self.view(&state.clients[at].book);
-        let located = locating.located(&view, &self.setup.clocks);
+        let began = if self.broken(Mutation::JudgeByLastRoster) {
+            Arc::clone(&view)
+        } else {
+            self.view(&locating.began)
+        };
+        let mut located = locating.located(&began, &view, &self.setup.clocks);
+        if self.broken(Mutation::SettleByReadQuorum) {
+            located.settled = located.lasting >= view.policy.read_quorum();
+        }
         let ballot = locating.ballot;
         let ask = self.ask(at, state);
         let newest = located.newest().map(|replica| Held::of(&replica.stat));
@@ -246,7 +261,8 @@ impl World {
         let to: BTreeSet<Place> = if purpose == Purpose::WriteBack {
             candidates.iter().map(|candidate| place(candidate.id)).collect()
         } else {
-            let owners = choose_owners(&key(), &candidates, view.policy.replicas());
+            let count = if self.setup.everywhere { usize::MAX } else { view.policy.replicas() };
+            let owners = choose_owners(&key(), &candidates, count);
             owners.into_iter().map(place).collect()
         };
         let to: BTreeSet<Place> = to.difference(holders).copied().collect();
@@ -350,7 +366,7 @@ impl World {
                 if more {
                     actions.push(Action::GiveUp(at));
                 }
-                if self.may_retry(writing) {
+                if !client.retried && self.may_retry(writing) {
                     actions.push(Action::Again(at));
                 }
             }

@@ -7,7 +7,7 @@ use crate::world::{Action, REACHED, World};
 
 /// Where exploring ends: nothing is proven then. It keeps a model that is too
 /// large from taking all memory.
-const MOST_STATES: usize = 12_000_000;
+const MOST_STATES: usize = 4_000_000;
 
 /// What came of exploring a model.
 #[derive(Debug)]
@@ -60,10 +60,25 @@ pub fn explore(setup: Setup, threads: usize) -> Explored {
     }
 }
 
+impl Explored {
+    /// One line.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let Self { name, unique_states, states, depth, .. } = self;
+        let found: Vec<&str> = self.counterexamples.iter().map(|(property, _)| *property).collect();
+        let found = match (found.is_empty(), self.exhausted) {
+            (true, true) if self.reached => "holds".to_owned(),
+            (true, true) => "holds, but what it is about does not happen".to_owned(),
+            (true, false) => "too large".to_owned(),
+            (false, _) => format!("not true that {}", found.join(" and ")),
+        };
+        format!("{name}: {unique_states} unique states of {states}, {depth} deep: {found}")
+    }
+}
+
 impl std::fmt::Display for Explored {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, unique_states, states, depth, .. } = self;
-        write!(f, "{name}: {unique_states} unique states of {states}, {depth} deep")?;
+        f.write_str(&self.summary())?;
         for (property, actions) in &self.counterexamples {
             write!(f, "\n  not true that {property}:")?;
             for action in actions {

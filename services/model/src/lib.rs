@@ -16,6 +16,7 @@
 //! | `rosters` | joining, draining, retiring, another number of copies |
 //! | [`node`] | a member |
 //! | [`book`] | a roster, small enough for a state |
+//! | [`catalogue`] | the models, and what each of them must notice |
 //! | [`explore`] | running a model |
 //! | [`history`] | what clients were told, and whether it fits |
 //! | `symmetry` | states that differ only in the names of members are one |
@@ -29,6 +30,7 @@
 )]
 
 pub mod book;
+pub mod catalogue;
 pub mod client;
 mod coordinate;
 pub mod explore;

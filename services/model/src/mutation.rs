@@ -43,6 +43,9 @@ pub enum Mutation {
     LetGoWhenYoung,
     /// Answers of a member with another roster are believed as they are.
     IgnoreDigest,
+    /// A round is judged by the roster at its end, not by the one with which it
+    /// began.
+    JudgeByLastRoster,
     /// A newcomer takes data before its join counts.
     NoAdmission,
     /// A member that retired is taken back.

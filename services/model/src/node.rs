@@ -113,11 +113,20 @@ pub fn key() -> ObjectName {
     ObjectName::seed(Key::new("k").expect("short"))
 }
 
-/// The moment of this tick.
+/// The moment of this tick. Members have been running for long when a model
+/// begins.
 #[must_use]
 pub fn moment(tick: u64) -> Moment {
-    Duration::from_secs(tick)
+    LONG + ticks(tick)
 }
+
+/// So many ticks.
+#[must_use]
+pub fn ticks(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const LONG: Duration = Duration::from_secs(1_000);
 
 impl Node {
     /// A member in its first run, which began long ago.
@@ -216,11 +225,22 @@ impl Node {
             return Reply::Refused;
         }
         let version = packet.held.version;
+        // The fault needs a member that compares before it looks at its promises.
+        if setup.mutation == Some(Mutation::CountSuperseded)
+            && self.held.is_some_and(|held| held.version > version)
+        {
+            return self.put_if_newer(packet, now);
+        }
         let unguarded =
             packet.write_back && setup.mutation == Some(Mutation::WriteBackIgnoresPromises);
         if !unguarded && self.promises.check(&key(), version, packet.ballot, now).is_err() {
             return Reply::Refused;
         }
+        self.put_if_newer(packet, now)
+    }
+
+    fn put_if_newer(&mut self, packet: &Packet, now: Moment) -> Reply {
+        let version = packet.held.version;
         let held = self.held.map(Held::stat);
         match compare_offer(held.as_ref(), &packet.held.stat()) {
             Offer::Newer => {

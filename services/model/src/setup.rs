@@ -6,7 +6,7 @@ use holdfast_core::policy::Policy;
 
 use crate::history::Ask;
 use crate::mutation::Mutation;
-use crate::node::moment;
+use crate::node::ticks;
 
 /// One small cluster, what happens in it, and how far it is explored.
 #[derive(Debug, Clone)]
@@ -35,6 +35,12 @@ pub struct Setup {
     pub duplicates: bool,
     /// The member whose copy cannot be read, from the start.
     pub damaged: Option<usize>,
+    /// Sends each write to everybody who answered. Messages may be lost, so
+    /// this includes every choice of R of them.
+    pub everywhere: bool,
+    /// Whether a member that looks after its copy hears the others at one
+    /// moment.
+    pub looks_at_once: bool,
     /// Members that look after their copies.
     pub repairers: Vec<usize>,
     /// Where members think that copies belong, if they do not agree: each has a
@@ -70,6 +76,8 @@ impl Setup {
             clocks: Vec::new(),
             duplicates: false,
             damaged: None,
+            everywhere: false,
+            looks_at_once: true,
             repairers: Vec::new(),
             homes: Vec::new(),
             joins: false,
@@ -89,13 +97,13 @@ impl Setup {
     /// How long a message may be under way.
     #[must_use]
     pub fn window(&self) -> Duration {
-        moment(self.window)
+        ticks(self.window)
     }
 
     /// The window from which core makes the lifetime of promises.
     #[must_use]
     pub fn promise_window(&self) -> Duration {
-        self.promise_ticks.map_or(self.window(), |ticks| moment(ticks) / 4)
+        self.promise_ticks.map_or(self.window(), |count| ticks(count) / 4)
     }
 
     /// Places for members.
@@ -119,7 +127,7 @@ impl Setup {
             && self.damaged.is_none()
             && self.repairers.is_empty()
             && !self.changes_roster()
-            && self.policy.replicas() == self.members
+            && (self.everywhere || self.policy.replicas() == self.members)
     }
 
     /// Whether rosters change at all.

@@ -34,7 +34,7 @@ pub(crate) fn sort_members(state: &mut State) {
         match &mut Arc::make_mut(client).phase {
             Phase::Idle => {}
             Phase::Locating(locating) => {
-                let Locating { stamps, answers, ballot: _ } = locating;
+                let Locating { began: _, stamps, answers, ballot: _ } = locating;
                 rename_keys(stamps, &renamed);
                 rename_keys(answers, &renamed);
             }

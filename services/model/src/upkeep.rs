@@ -51,6 +51,11 @@ impl World {
     /// What this member may do next about its copy.
     pub(crate) fn upkeep_actions(&self, state: &State, own: Place, actions: &mut Vec<Action>) {
         match &state.upkeep[own] {
+            Upkeep::Nothing if self.setup.looks_at_once => {
+                actions.push(Action::LookAtOnce(own, None));
+                let others = state.nodes[own].book.members().filter(|place| *place != own);
+                actions.extend(others.map(|other| Action::LookAtOnce(own, Some(other))));
+            }
             Upkeep::Nothing => actions.push(Action::Look(own)),
             Upkeep::Looking { locating, .. } => {
                 let asked = state.nodes[own].book.members();
@@ -86,6 +91,27 @@ impl World {
         true
     }
 
+    pub(crate) fn look_at_once(
+        &self,
+        state: &mut State,
+        own: Place,
+        unheard: Option<Place>,
+    ) -> bool {
+        if !self.look(state, own) {
+            return false;
+        }
+        // Whom it meets only now, it asks with the next look.
+        let Upkeep::Looking { locating, .. } = &state.upkeep[own] else { return true };
+        let asked: Vec<Place> = locating.stamps.keys().copied().collect();
+        for from in asked.into_iter().filter(|from| Some(*from) != unheard) {
+            self.answer_member(state, own, from);
+        }
+        if !self.plan(state, own) {
+            state.upkeep[own] = Upkeep::Nothing;
+        }
+        true
+    }
+
     pub(crate) fn answer_member(&self, state: &mut State, own: Place, from: Place) -> bool {
         let now = moment(state.tick);
         let Upkeep::Looking { locating, .. } = &mut state.upkeep[own] else { return false };
@@ -112,7 +138,8 @@ impl World {
         let Upkeep::Looking { locating, counts } = &state.upkeep[own] else { return false };
         let counts = *counts;
         let view = self.view(&state.nodes[own].book);
-        let located = locating.located(&view, &[]);
+        let began = self.view(&locating.began);
+        let located = locating.located(&began, &view, &[]);
         if !located.complete {
             return false;
         }

@@ -74,6 +74,8 @@ pub enum Action {
     Hear(usize, Place),
     /// A member begins to look after its copy.
     Look(Place),
+    /// It looks and concludes at one moment, with this member unheard.
+    LookAtOnce(Place, Option<Place>),
     /// A member answers the one that looks after its copy.
     AnswerMember(Place, Place),
     /// A member concludes what is to be done about its copy.
@@ -202,26 +204,30 @@ impl World {
         holders.count() >= book.policy.read_quorum()
     }
 
-    /// Whether a read by somebody who hears every member at this very moment
-    /// would be told what fits. If what it finds is not settled it would have to
-    /// write it back first, which is left to the clients.
+    /// Whether reads at this very moment would be told what fits: by somebody
+    /// who hears every member, and by somebody who hears all but one. If what
+    /// such a read finds is not settled it would have to be written back first,
+    /// which is left to the clients.
     fn reads_well(&self, state: &State) -> bool {
-        let book = Self::agreed(state);
+        let book = Arc::new(Self::agreed(state));
         let view = self.view(&book);
-        let mut locating = self.locate(state, &book, None);
+        let mut all = self.locate(state, &book, None);
         for place in book.members() {
             let answer = state.nodes[place].answer(&self.setup, false, moment(state.tick));
-            locating.answers.insert(place, answer);
+            all.answers.insert(place, answer);
         }
-        let located = locating.located(&view, &self.setup.clocks);
-        match located.newest() {
-            _ if !located.complete => true,
-            Some(replica) if located.settled => {
-                state.history.admits_read(Held::of(&replica.stat).content)
+        let mut told: Vec<Option<u8>> = Vec::new();
+        for omitted in std::iter::once(None).chain(book.members().map(Some)) {
+            let mut heard = all.clone();
+            heard.answers.retain(|place, _| Some(*place) != omitted);
+            let located = heard.located(&view, &view, &self.setup.clocks);
+            let newest = located.newest().map(|replica| Held::of(&replica.stat));
+            if located.complete && (located.settled || newest.is_none()) {
+                told.push(newest.and_then(|held| held.content));
             }
-            Some(_) => true,
-            None => state.history.admits_read(None),
         }
+        told.dedup();
+        told.into_iter().all(|content| state.history.admits_read(content))
     }
 }
 
@@ -239,7 +245,7 @@ impl Model for World {
         if let Some(damaged) = setup.damaged {
             Arc::make_mut(&mut nodes[damaged]).damaged = true;
         }
-        let client = Client { begun: 0, phase: Phase::Idle, last: None, book };
+        let client = Client { begun: 0, phase: Phase::Idle, retried: false, last: None, book };
         let stored = !setup.initial.is_empty();
         let places = setup.clients.iter().map(Vec::len).sum();
         vec![State {
@@ -307,6 +313,7 @@ impl Model for World {
                 true
             }
             Action::Again(at) => {
+                state.client(at).retried = true;
                 let ask = self.ask(at, &state);
                 self.begin_locate(&mut state, at, ask);
                 true
@@ -317,6 +324,7 @@ impl Model for World {
                 true
             }
             Action::Look(own) => self.look(&mut state, own),
+            Action::LookAtOnce(own, unheard) => self.look_at_once(&mut state, own, unheard),
             Action::AnswerMember(own, from) => self.answer_member(&mut state, own, from),
             Action::Plan(own) => self.plan(&mut state, own),
             Action::Forget(own) => self.forget(&mut state, own),
