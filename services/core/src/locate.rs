@@ -211,15 +211,25 @@ impl Round {
     }
 
     /// Takes what has become known of the members since: a new one is waited
-    /// for, one that fell silent no longer is, a retired one does not count.
+    /// for, one that fell silent or has retired no longer is.
+    ///
+    /// A round proves no more than it did under the roster with which it began.
+    /// A member that retires meanwhile still counts, as unheard unless it has
+    /// answered, and what reads count on does not rise: both wait for a repair,
+    /// and an answer that was given before the repair does not show its copies.
     pub fn apply_view(&mut self, view: &View) {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
-        self.quorum = ReadQuorum::of(view);
-        self.settling = view.policy.read_quorum().max(view.policy.write_quorum());
+        let ReadQuorum { write_quorum } = ReadQuorum::of(view);
+        self.quorum.write_quorum = self.quorum.write_quorum.min(write_quorum);
+        self.settling = self.settling.max(write_quorum).max(view.policy.write_quorum());
         self.counting =
             view.members.iter().filter(|member| member.counts()).map(|member| member.id).collect();
-        self.asked.retain(|id, _| members.contains_key(id));
+        for (id, asked) in &mut self.asked {
+            if matches!(asked, Asked::Waiting) && !members.contains_key(id) {
+                *asked = Asked::Unheard;
+            }
+        }
         self.generations =
             view.roster_members().map(|member| (member.id, member.generation)).collect();
         for (id, may_answer) in members {
@@ -240,7 +250,7 @@ impl Round {
     /// question came too late: the member is asked once more.
     pub fn apply_answer(&mut self, answer: &BatchAnswer) {
         let known = self.generations.get(&answer.node);
-        if known.is_some_and(|known| *known > answer.generation) {
+        if known.is_none_or(|known| *known > answer.generation) {
             return;
         }
         let Some(asked) = self.asked.get_mut(&answer.node) else {

@@ -1,0 +1,273 @@
+//! The models, and what each of them must notice.
+
+use crate::history::Ask;
+use crate::mutation::Mutation;
+use crate::setup::Setup;
+
+/// A write and a read of what is there already.
+#[must_use]
+pub fn writes_and_reads() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        initial: vec![0, 1],
+        duplicates: true,
+        ..Setup::new("writes and reads", 3, 3)
+    }
+}
+
+/// Two writers and a reader of a key that is not there.
+#[must_use]
+pub fn two_writers() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Put(2)], vec![Ask::Read]],
+        ..Setup::new("two writers and a reader", 3, 3)
+    }
+}
+
+/// Deletes of what is there, and a reader.
+#[must_use]
+pub fn deletes() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Delete], vec![Ask::Delete]],
+        initial: vec![0, 1, 2],
+        ..Setup::new("deletes", 3, 3)
+    }
+}
+
+/// A member cannot read its copy.
+#[must_use]
+pub fn damage() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Read], vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        damaged: Some(0),
+        ..Setup::new("a copy that cannot be read", 3, 3)
+    }
+}
+
+/// A clock that is ahead, and two writers.
+#[must_use]
+pub fn clocks() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1), Ask::Put(2)], vec![Ask::Put(3)]],
+        clocks: vec![0, 50, 0],
+        ..Setup::new("a clock that is ahead", 3, 3)
+    }
+}
+
+/// Two clients create the same key.
+#[must_use]
+pub fn create_twice() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Create(1)], vec![Ask::Create(2)]],
+        restarts: 1,
+        ..Setup::new("create twice", 3, 3)
+    }
+}
+
+/// One client creates a key while another one writes it; a member restarts.
+#[must_use]
+pub fn create_and_put() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Create(2)]],
+        restarts: 1,
+        ..Setup::new("create and put", 3, 3)
+    }
+}
+
+/// The same with a reader, which writes back what it finds.
+#[must_use]
+pub fn create_put_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Create(2)], vec![Ask::Read]],
+        ..Setup::new("create, put and read", 3, 3)
+    }
+}
+
+/// Two clients replace the same content.
+#[must_use]
+pub fn replace_twice() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Replace(9, 1)], vec![Ask::Replace(9, 2)]],
+        initial: vec![0, 1],
+        ..Setup::new("replace twice", 3, 3)
+    }
+}
+
+/// A write arrives late, while time passes and a member restarts.
+#[must_use]
+pub fn late() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Create(2)]],
+        ticks: 5,
+        window: 1,
+        duplicates: true,
+        ..Setup::new("late messages", 3, 3)
+    }
+}
+
+/// The same with four members, where a member that did not promise may take
+/// what is older than the promise.
+#[must_use]
+pub fn forgetful() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Create(2)]],
+        restarts: 1,
+        everywhere: true,
+        ..Setup::new("a member that restarts between a promise and a write", 4, 3)
+    }
+}
+
+/// A copy moves from one member to another while somebody reads.
+#[must_use]
+pub fn letting_go() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Read]],
+        initial: vec![0, 1],
+        repairers: vec![0, 1],
+        homes: vec![vec![1, 2]; 3],
+        ticks: 3,
+        window: 2,
+        ..Setup::new("letting go", 3, 2)
+    }
+}
+
+/// Two members that do not agree where copies belong let go at once.
+#[must_use]
+pub fn two_droppers() -> Setup {
+    Setup {
+        initial: vec![0, 1, 2],
+        repairers: vec![0, 1],
+        homes: vec![vec![1, 2], vec![0, 2], vec![0, 1]],
+        ticks: 3,
+        window: 2,
+        restarts: 1,
+        ..Setup::new("two that let go", 3, 2)
+    }
+}
+
+/// A newcomer joins while somebody writes and somebody reads.
+#[must_use]
+pub fn join() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        joins: true,
+        ..Setup::new("a join", 2, 2)
+    }
+}
+
+/// A member drains and retires.
+#[must_use]
+pub fn drain() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        repairers: vec![0, 1, 2],
+        drains: Some((0, false)),
+        ticks: 2,
+        window: 1,
+        ..Setup::new("a drain", 3, 2)
+    }
+}
+
+/// A member is lost, and retired by the others.
+#[must_use]
+pub fn lost() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        repairers: vec![1, 2],
+        drains: Some((0, true)),
+        ..Setup::new("a lost member", 3, 2)
+    }
+}
+
+/// A member is lost and retired while somebody reads.
+#[must_use]
+pub fn lost_read() -> Setup {
+    Setup { clients: vec![vec![Ask::Read]], name: "a lost member and a reader", ..lost() }
+}
+
+/// A member drains and retires while somebody reads.
+#[must_use]
+pub fn drain_read() -> Setup {
+    Setup { clients: vec![vec![Ask::Read]], name: "a drain and a reader", ..drain() }
+}
+
+/// One copy of everything becomes three.
+#[must_use]
+pub fn raise() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        goal: Some(2),
+        repairers: vec![0, 1],
+        ..Setup::new("from one copy to two", 2, 1)
+    }
+}
+
+/// Every model that is explored in each run of the tests.
+#[must_use]
+pub fn models() -> Vec<Setup> {
+    vec![
+        writes_and_reads(),
+        two_writers(),
+        deletes(),
+        damage(),
+        clocks(),
+        create_twice(),
+        create_and_put(),
+        create_put_read(),
+        replace_twice(),
+        late(),
+        forgetful(),
+        letting_go(),
+        two_droppers(),
+        join(),
+        drain(),
+        lost(),
+        lost_read(),
+        drain_read(),
+        raise(),
+    ]
+}
+
+/// Each rule that can be broken, with the model that must notice.
+#[must_use]
+pub fn mutants() -> Vec<Setup> {
+    vec![
+        writes_and_reads().with(Mutation::AcknowledgeEarly),
+        writes_and_reads().with(Mutation::AbsentWhenIncomplete),
+        writes_and_reads().with(Mutation::NoWriteBack),
+        two_writers().with(Mutation::RetryUnknown),
+        deletes().with(Mutation::TrustLoneTombstone),
+        damage().with(Mutation::UnreadableIsAbsent),
+        create_twice().with(Mutation::CountSuperseded),
+        create_twice().with(Mutation::NoPromise),
+        forgetful().with(Mutation::DropFloor),
+        create_and_put().with(Mutation::AcceptOldStamp),
+        create_put_read().with(Mutation::WriteBackIgnoresPromises),
+        late().with(Mutation::AcceptOldStamp),
+        letting_go().with(Mutation::DropAtOnce),
+        letting_go().with(Mutation::AnswerOldQuestion),
+        letting_go().with(Mutation::AskAgainInTheRound),
+        two_droppers().with(Mutation::NoPins),
+        two_droppers().with(Mutation::PinWhileLettingGo),
+        two_droppers().with(Mutation::LetGoWhenYoung),
+        join().with(Mutation::IgnoreDigest),
+        join().with(Mutation::NoAdmission),
+        drain().with(Mutation::CountDraining),
+        drain().with(Mutation::DrainUnnoticed),
+        drain().with(Mutation::RetireAtOnce),
+        drain().with(Mutation::ReviveRetired),
+        lost().with(Mutation::RetireWithoutPass),
+        lost().with(Mutation::DrainUnnoticed),
+        lost().with(Mutation::CountDraining),
+        lost().with(Mutation::ReviveRetired),
+        lost_read().with(Mutation::JudgeByLastRoster),
+        drain_read().with(Mutation::JudgeByLastRoster),
+        raise().with(Mutation::JudgeByLastRoster),
+        raise().with(Mutation::ReadQuorumBeforePass),
+        raise().with(Mutation::NoticeByNewPolicy),
+        raise().with(Mutation::SettleByReadQuorum),
+    ]
+}

@@ -1,0 +1,67 @@
+//! Rules that a model can break on purpose.
+//!
+//! A model that finds nothing proves little unless it is known that it would
+//! have found something. Each mutation plants one fault into the wiring around
+//! core's functions, and a test expects a counterexample.
+
+/// One rule that is not kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mutation {
+    /// A write is acknowledged when one member less than W has it.
+    AcknowledgeEarly,
+    /// An incomplete locate that found nothing is answered as absent.
+    AbsentWhenIncomplete,
+    /// A version that is not settled is answered without being written back.
+    NoWriteBack,
+    /// A member takes what builds on an answer of any age and any run.
+    AcceptOldStamp,
+    /// A member answers a question of any age.
+    AnswerOldQuestion,
+    /// A member that answers "too late" is asked once more in the same round.
+    AskAgainInTheRound,
+    /// A restart forgets the floor.
+    DropFloor,
+    /// "Superseded" acknowledges a conditional write.
+    CountSuperseded,
+    /// A promise does not stand in the way of a write-back.
+    WriteBackIgnoresPromises,
+    /// A conditional write asks for no promise.
+    NoPromise,
+    /// A write whose outcome is unknown is made again under a new version.
+    RetryUnknown,
+    /// A delete that finds a tombstone writes nothing, settled or not.
+    TrustLoneTombstone,
+    /// A copy that cannot be read is answered as no copy.
+    UnreadableIsAbsent,
+    /// A copy is dropped as soon as the others confirmed theirs.
+    DropAtOnce,
+    /// Others say that they have a copy, and do not keep it.
+    NoPins,
+    /// A member that lets go of a copy confirms it to others all the same.
+    PinWhileLettingGo,
+    /// A member that has just started lets go of copies.
+    LetGoWhenYoung,
+    /// Answers of a member with another roster are believed as they are.
+    IgnoreDigest,
+    /// A round is judged by the roster at its end, not by the one with which it
+    /// began.
+    JudgeByLastRoster,
+    /// A newcomer takes data before its join counts.
+    NoAdmission,
+    /// A member that retired is taken back.
+    ReviveRetired,
+    /// What a draining member accepted counts.
+    CountDraining,
+    /// A drain counts as soon as one member knows of it.
+    DrainUnnoticed,
+    /// A lost member retires without repair.
+    RetireWithoutPass,
+    /// A member that drains retires as soon as it is empty.
+    RetireAtOnce,
+    /// Reads count on more copies before everything has them.
+    ReadQuorumBeforePass,
+    /// A policy counts by its own quorum, not by that of the one before it.
+    NoticeByNewPolicy,
+    /// A read settles what it found by the quorum of reads alone.
+    SettleByReadQuorum,
+}

@@ -1,0 +1,263 @@
+//! A member: what it holds, and what it does with what it is asked.
+//!
+//! Each step is atomic, as it is in the services under the lock of the name.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_core::membership::Moment;
+use holdfast_core::name::{Key, ObjectName};
+use holdfast_core::node::{Generation, NodeId};
+use holdfast_core::object::{Digest, Kind, Metadata, Stat};
+use holdfast_core::quorum::Reply;
+use holdfast_core::replica::{Offer, Pins, Promises, compare_offer};
+use holdfast_core::roster::MemberState;
+use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
+
+use crate::book::{Book, Place};
+use crate::mutation::Mutation;
+use crate::setup::Setup;
+
+/// One version with its content; `None` is a tombstone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Held {
+    /// Which version.
+    pub version: Version,
+    /// What it says.
+    pub content: Option<u8>,
+}
+
+impl Held {
+    /// The same as core knows it.
+    #[must_use]
+    pub fn stat(self) -> Stat {
+        Stat {
+            version: self.version,
+            kind: if self.content.is_some() { Kind::Object } else { Kind::Tombstone },
+            size_bytes: u64::from(self.content.is_some()),
+            digest: Digest(u64::from(self.content.unwrap_or(0))),
+            metadata: Metadata::default(),
+        }
+    }
+
+    /// What this stat says.
+    #[must_use]
+    pub fn of(stat: &Stat) -> Self {
+        let content = u8::try_from(stat.digest.0).expect("made by `stat`");
+        Self { version: stat.version, content: (stat.kind == Kind::Object).then_some(content) }
+    }
+}
+
+/// What one answer to a locate says.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Answer {
+    /// The run that answered, and when it looked.
+    pub stamp: Stamp,
+    /// What it holds.
+    pub held: Option<Held>,
+    /// Whether it holds something that it cannot read.
+    pub unknown: bool,
+    /// The highest version that it took or promised.
+    pub floor: Option<Version>,
+    /// Whether it gave the promise that was asked for.
+    pub promised: bool,
+}
+
+/// A version on its way to a member.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Packet {
+    /// To whom.
+    pub to: Place,
+    /// What the receiver last said to the sender.
+    pub stamp: Stamp,
+    /// What it should take.
+    pub held: Held,
+    /// The promise under which it comes.
+    pub ballot: Option<Version>,
+    /// Whether it was found, and not made, by the sender.
+    pub write_back: bool,
+    /// The client that sent it, or none: then a member did.
+    pub from: Option<usize>,
+}
+
+/// A member.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Node {
+    /// Which run this is.
+    pub generation: Generation,
+    /// What it holds, durably.
+    pub held: Option<Held>,
+    /// Whether it cannot read that.
+    pub damaged: bool,
+    /// The highest version that it took or promised, durably.
+    pub floor: Option<Version>,
+    /// What it promised in this run.
+    pub promises: Promises,
+    /// Who relies on its copy, and whether it lets go of it.
+    pub pins: Pins,
+    /// The roster that it persisted.
+    pub book: Arc<Book>,
+    /// Members that said they know of its join.
+    pub told: BTreeSet<NodeId>,
+    /// Since when it has taken nothing because it drains.
+    pub refusing_since: Option<Moment>,
+    /// Whether its last full repair pass suffices for what is going on.
+    pub passed: bool,
+}
+
+/// The only key of the models.
+#[must_use]
+pub fn key() -> ObjectName {
+    ObjectName::seed(Key::new("k").expect("short"))
+}
+
+/// The moment of this tick. Members have been running for long when a model
+/// begins.
+#[must_use]
+pub fn moment(tick: u64) -> Moment {
+    LONG + ticks(tick)
+}
+
+/// So many ticks.
+#[must_use]
+pub fn ticks(count: u64) -> Duration {
+    Duration::from_secs(count)
+}
+
+const LONG: Duration = Duration::from_secs(1_000);
+
+impl Node {
+    /// A member in its first run, which began long ago.
+    #[must_use]
+    pub fn new(setup: &Setup, held: Option<Held>, book: Arc<Book>) -> Self {
+        Self {
+            generation: Generation(0),
+            held,
+            damaged: false,
+            floor: held.map(|held| held.version),
+            promises: Promises::new(setup.promise_window()),
+            pins: Pins::new(setup.window(), Moment::ZERO),
+            book,
+            told: BTreeSet::new(),
+            refusing_since: None,
+            passed: false,
+        }
+    }
+
+    /// What it gives everybody who asks it anything, at `now`.
+    #[must_use]
+    pub fn stamp(&self, now: Moment) -> Stamp {
+        Stamp::at(self.generation, now)
+    }
+
+    /// It restarts: what was in memory is gone.
+    pub fn restart(&mut self, setup: &Setup, now: Moment) {
+        self.generation.0 += 1;
+        self.promises = Promises::new(setup.promise_window());
+        self.pins = Pins::new(setup.window(), now);
+        if setup.mutation == Some(Mutation::LetGoWhenYoung) {
+            self.pins = Pins::new(setup.window(), Moment::ZERO);
+        }
+        if setup.mutation == Some(Mutation::DropFloor) {
+            self.floor = self.held.map(|held| held.version);
+        }
+        self.told.clear();
+        self.passed = false;
+        if self.refusing_since.is_some() {
+            self.refusing_since = Some(now);
+        }
+    }
+
+    /// Time has passed: what has ended is forgotten.
+    pub fn expire(&mut self, now: Moment) {
+        self.promises.expire(now);
+        self.pins.expire(now);
+    }
+
+    /// Whether a question comes in time that says this of the member's last
+    /// answer; else it is answered "too late", which proves nothing.
+    #[must_use]
+    pub fn is_in_time(&self, setup: &Setup, stamp: Option<Stamp>, now: Moment) -> bool {
+        let good = |stamp: Stamp| stamp.check(self.generation, now, setup.window()).is_ok();
+        stamp.is_some_and(good) || setup.mutation == Some(Mutation::AnswerOldQuestion)
+    }
+
+    /// It is asked for a promise.
+    pub fn promise(&mut self, setup: &Setup, ballot: Version, now: Moment) -> bool {
+        self.raise_floor(ballot);
+        let held = self.held.map(|held| held.version);
+        setup.mutation == Some(Mutation::NoPromise)
+            || self.promises.promise(&key(), ballot, held, now).is_ok()
+    }
+
+    /// What it says when it is asked what it holds.
+    #[must_use]
+    pub fn answer(&self, setup: &Setup, promised: bool, now: Moment) -> Answer {
+        let hidden = self.damaged && setup.mutation == Some(Mutation::UnreadableIsAbsent);
+        Answer {
+            stamp: self.stamp(now),
+            held: self.held.filter(|_| !self.damaged),
+            unknown: self.damaged && !hidden,
+            floor: self.floor,
+            promised,
+        }
+    }
+
+    fn raise_floor(&mut self, version: Version) {
+        self.floor = self.floor.max(Some(version));
+    }
+
+    /// Whether it takes data, as far as it knows.
+    #[must_use]
+    pub fn takes_data(&self, own: Place) -> bool {
+        self.book.state(own) == Some(MemberState::Active)
+    }
+
+    /// It is offered a version.
+    pub fn take(&mut self, setup: &Setup, own: Place, packet: &Packet, now: Moment) -> Reply {
+        let bad_stamp = packet.stamp.check(self.generation, now, setup.window()).is_err();
+        if bad_stamp && setup.mutation != Some(Mutation::AcceptOldStamp) {
+            return Reply::Refused;
+        }
+        if !self.takes_data(own) {
+            return Reply::Refused;
+        }
+        let version = packet.held.version;
+        // The fault needs a member that compares before it looks at its promises.
+        if setup.mutation == Some(Mutation::CountSuperseded)
+            && self.held.is_some_and(|held| held.version > version)
+        {
+            return self.put_if_newer(packet, now);
+        }
+        let unguarded =
+            packet.write_back && setup.mutation == Some(Mutation::WriteBackIgnoresPromises);
+        if !unguarded && self.promises.check(&key(), version, packet.ballot, now).is_err() {
+            return Reply::Refused;
+        }
+        self.put_if_newer(packet, now)
+    }
+
+    fn put_if_newer(&mut self, packet: &Packet, now: Moment) -> Reply {
+        let version = packet.held.version;
+        let held = self.held.map(Held::stat);
+        match compare_offer(held.as_ref(), &packet.held.stat()) {
+            Offer::Newer => {
+                self.held = Some(packet.held);
+                self.damaged = false;
+                self.raise_floor(version);
+                Reply::Stored
+            }
+            // A good copy mends one that cannot be read.
+            Offer::Same => {
+                self.damaged = false;
+                Reply::Stored
+            }
+            Offer::Older => {
+                Reply::Superseded { promised_above: self.promises.is_above(&key(), version, now) }
+            }
+            Offer::Conflict => Reply::Refused,
+        }
+    }
+}

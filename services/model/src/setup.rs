@@ -1,0 +1,138 @@
+//! What a model consists of.
+
+use std::time::Duration;
+
+use holdfast_core::policy::Policy;
+
+use crate::history::Ask;
+use crate::mutation::Mutation;
+use crate::node::ticks;
+
+/// One small cluster, what happens in it, and how far it is explored.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    /// What it is called.
+    pub name: &'static str,
+    /// Members that are active from the start.
+    pub members: usize,
+    /// How many copies there are.
+    pub policy: Policy,
+    /// What each client asks for, one after the other.
+    pub clients: Vec<Vec<Ask>>,
+    /// Who holds content 9 from the start; it was acknowledged if anybody does.
+    pub initial: Vec<usize>,
+    /// How often the clock ticks.
+    pub ticks: u64,
+    /// How many ticks the window has.
+    pub window: u64,
+    /// For how many ticks a promise is kept; core's rule if none is given.
+    pub promise_ticks: Option<u64>,
+    /// How often a member restarts.
+    pub restarts: u8,
+    /// Wall clocks of the members, in milliseconds; zero where none is given.
+    pub clocks: Vec<u64>,
+    /// Whether messages arrive more than once.
+    pub duplicates: bool,
+    /// The member whose copy cannot be read, from the start.
+    pub damaged: Option<usize>,
+    /// Sends each write to everybody who answered. Messages may be lost, so
+    /// this includes every choice of R of them.
+    pub everywhere: bool,
+    /// Whether a member that looks after its copy hears the others at one
+    /// moment.
+    pub looks_at_once: bool,
+    /// Members that look after their copies.
+    pub repairers: Vec<usize>,
+    /// Where members think that copies belong, if they do not agree: each has a
+    /// list of members. Observers that see different silences do not.
+    pub homes: Vec<Vec<usize>>,
+    /// Whether a member that is in no roster joins.
+    pub joins: bool,
+    /// The member that drains, and whether it does because it was lost.
+    pub drains: Option<(usize, bool)>,
+    /// How many copies there are to be.
+    pub goal: Option<u32>,
+    /// Keeps the names of members in the states although they do not matter, so
+    /// that the steps of a counterexample can be followed.
+    pub named: bool,
+    /// The rule that is broken.
+    pub mutation: Option<Mutation>,
+}
+
+impl Setup {
+    /// A quiet cluster of `members` members with `replicas` copies.
+    #[must_use]
+    pub fn new(name: &'static str, members: usize, replicas: u32) -> Self {
+        Self {
+            name,
+            members,
+            policy: Policy::settled(1, replicas),
+            clients: Vec::new(),
+            initial: Vec::new(),
+            ticks: 0,
+            window: 2,
+            promise_ticks: None,
+            restarts: 0,
+            clocks: Vec::new(),
+            duplicates: false,
+            damaged: None,
+            everywhere: false,
+            looks_at_once: true,
+            repairers: Vec::new(),
+            homes: Vec::new(),
+            joins: false,
+            drains: None,
+            goal: None,
+            named: false,
+            mutation: None,
+        }
+    }
+
+    /// The same with a rule broken.
+    #[must_use]
+    pub fn with(self, mutation: Mutation) -> Self {
+        Self { mutation: Some(mutation), ..self }
+    }
+
+    /// How long a message may be under way.
+    #[must_use]
+    pub fn window(&self) -> Duration {
+        ticks(self.window)
+    }
+
+    /// The window from which core makes the lifetime of promises.
+    #[must_use]
+    pub fn promise_window(&self) -> Duration {
+        self.promise_ticks.map_or(self.window(), |count| ticks(count) / 4)
+    }
+
+    /// Places for members.
+    #[must_use]
+    pub fn places(&self) -> usize {
+        self.members + usize::from(self.joins)
+    }
+
+    /// Whether copies are ever dropped.
+    #[must_use]
+    pub fn drops(&self) -> bool {
+        !self.repairers.is_empty()
+    }
+
+    /// Whether members differ in nothing but their names: then states that
+    /// differ only in the names are one.
+    #[must_use]
+    pub fn is_symmetric(&self) -> bool {
+        !self.named
+            && self.clocks.is_empty()
+            && self.damaged.is_none()
+            && self.repairers.is_empty()
+            && !self.changes_roster()
+            && (self.everywhere || self.policy.replicas() == self.members)
+    }
+
+    /// Whether rosters change at all.
+    #[must_use]
+    pub fn changes_roster(&self) -> bool {
+        self.joins || self.drains.is_some() || self.goal.is_some()
+    }
+}
