@@ -107,18 +107,15 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
         let superseded = located.settled && !is_home;
         return if superseded { Plan::Forget { version: held.stat.version } } else { Plan::Rest };
     }
+    // A copy that cannot be read is mended by whoever has a good one.
     let holders = good_holders(located);
-    if !holders.contains(&own) {
-        // A copy that cannot be read is mended by whoever has a good one.
-        return Plan::Rest;
-    }
     let missing: Vec<NodeId> = homes
         .iter()
         .copied()
         .filter(|home| !holders.contains(home) && located.stamp(*home).is_some())
         .collect();
     let is_in_charge = in_charge(located, homes) == Some(own);
-    if !missing.is_empty() && is_in_charge {
+    if !missing.is_empty() && is_in_charge && holders.contains(&own) {
         let others = holders.iter().copied().filter(|holder| *holder != own);
         let from = std::iter::once(own).chain(others).collect();
         return Plan::Copy { stat: held.stat.clone(), from, to: missing };

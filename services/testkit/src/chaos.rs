@@ -1,6 +1,8 @@
 //! A cluster of real processes under faults, while clients write and read it;
 //! and whether anything that they saw was wrong.
 
+#![allow(clippy::print_stderr, reason = "a run is long, and somebody waits")]
+
 mod clients;
 mod faults;
 mod report;

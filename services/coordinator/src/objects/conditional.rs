@@ -79,7 +79,13 @@ impl Objects {
         if !promised.complete {
             // Who answered and did not promise has seen something newer.
             let outbid = promised.unheard.iter().any(|node| promised.stamp(*node).is_some());
-            return if outbid { Ok(Attempt::Again) } else { Err(self.no_quorum(&promised)) };
+            if !outbid {
+                return Err(self.no_quorum(&promised));
+            }
+            // The next one goes above what they told, also when the next locate
+            // does not wait for them.
+            let _ = self.next_version(&promised);
+            return Ok(Attempt::Again);
         }
         if promised.newest().is_some() && !promised.settled {
             let settled = self.write_back(&write.name, &promised, Some(ballot)).await;
