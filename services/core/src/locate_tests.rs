@@ -318,3 +318,16 @@ fn a_copy_that_cannot_be_read_shows_its_version_and_does_not_count() {
     assert_eq!(located.newest_holders().count(), 2);
     assert_eq!(located.unheard, [id(1)]);
 }
+
+#[test]
+fn while_copies_are_added_only_what_has_them_is_settled() {
+    let mut raised = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    raised.policy.read_quorum = 1;
+    let held = [(0, stat(9, Kind::Object))];
+    let mut round = Round::new(1, BTreeSet::new(), &raised);
+    for (node, found) in [(1, &held[..]), (2, &[]), (3, &[])] {
+        round.apply_answer(&answer(node, found, &[]));
+    }
+    let located = round.outcome(0);
+    assert!(located.complete && !located.settled && !located.is_certain());
+}

@@ -49,7 +49,7 @@ impl Objects {
             if !located.complete {
                 return Err(self.no_quorum(&located));
             }
-            if located.newest().is_none() || located.settled {
+            if located.newest().is_none() || located.is_certain() {
                 if !condition.holds(&located) {
                     return Err(ObjectError::PreconditionFailed);
                 }
@@ -87,7 +87,7 @@ impl Objects {
             let _ = self.next_version(&promised);
             return Ok(Attempt::Again);
         }
-        if promised.newest().is_some() && !promised.settled {
+        if promised.newest().is_some() && !promised.is_certain() {
             let settled = self.write_back(&write.name, &promised, Some(ballot)).await;
             if let Err(error) = settled {
                 debug!(name = %write.name, %error, "what a condition is judged on could not be settled");

@@ -114,8 +114,7 @@ impl Objects {
                 self.pause().await;
                 continue;
             }
-            let certain = located.quorum.is_single_copy() || located.settled;
-            if certain || !located.complete || located.newest().is_none() {
+            if located.is_certain() || !located.complete || located.newest().is_none() {
                 return Ok(located);
             }
             match self.write_back(name, &located, ballot).await {
