@@ -151,11 +151,15 @@ pub fn steward(view: &View) -> Option<NodeId> {
 }
 
 /// Members that are to be given up for lost: silent for longer than the delay,
-/// where the others suffice for the policy and a reader needs not hear all.
+/// where the others suffice for the policy, a reader needs not hear all, and
+/// more than half of all members are heard. So of the two sides of a network that
+/// is cut in half, at most one gives up the other.
 #[must_use]
 pub fn lost_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
     let remaining = view.writable().count();
-    if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() {
+    let heard = view.roster_members().filter(|member| member.hearing == Hearing::Heard).count();
+    let is_majority = heard * 2 > view.roster_members().count();
+    if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() || !is_majority {
         return Vec::new();
     }
     view.roster_members()

@@ -115,14 +115,17 @@ fn only_a_silent_member_is_given_up_and_only_with_proof_or_consent() {
 
 #[test]
 fn who_is_silent_for_long_is_lost_if_the_others_suffice() {
-    let lost = |replicas, hearings: [Hearing; 3]| {
-        let members = (1..).zip(hearings).map(|(bits, hearing)| member(bits, Active, hearing));
+    let lost = |replicas, hearings: &[Hearing]| {
+        let members = (1..).zip(hearings).map(|(bits, hearing)| member(bits, Active, *hearing));
         lost_members(&view(replicas, members.collect()), DELAY, NOW)
     };
-    assert_eq!(lost(2, [Heard, Heard, Silent]), [id(3)]);
-    assert!(lost(3, [Heard, Heard, Silent]).is_empty(), "its copies could not be made anew");
-    assert!(lost(2, [Heard, Silent, Silent]).is_empty());
-    assert!(lost(1, [Heard, Heard, Silent]).is_empty(), "it may have the only copy");
+    assert_eq!(lost(2, &[Heard, Heard, Silent]), [id(3)]);
+    assert!(lost(3, &[Heard, Heard, Silent]).is_empty(), "its copies could not be made anew");
+    assert!(lost(2, &[Heard, Silent, Silent]).is_empty());
+    assert!(lost(1, &[Heard, Heard, Silent]).is_empty(), "it may have the only copy");
+    let halves = [Heard, Heard, Silent, Silent];
+    assert!(lost(2, &halves).is_empty(), "the other half may say the same of this one");
+    assert_eq!(lost(2, &[Heard, Heard, Heard, Silent, Silent]), [id(4), id(5)]);
     let recent = Member { last_heard: Some(NOW), ..member(3, Active, Silent) };
     let members = vec![member(1, Active, Heard), member(2, Active, Heard), recent];
     assert!(lost_members(&view(2, members), DELAY, NOW).is_empty());

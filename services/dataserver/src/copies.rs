@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::{DataServerError, DataServers, ReadStart};
+use holdfast_coordinator::objects::Objects;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Kind, Stat};
@@ -42,6 +43,9 @@ pub struct CopierParts {
     pub data_servers: DataServers,
     /// Who this is, and whether it takes data.
     pub reporter: Arc<Reporter>,
+    /// How a version is looked up again after a transfer that took long; `None`
+    /// refuses it then.
+    pub objects: Option<Objects>,
     /// Where it is counted.
     pub metrics: DataServerMetrics,
 }
@@ -126,7 +130,23 @@ impl Copier {
         let staged = self.fetch(&name, &stat, &sources).await?;
         // It may have taken hours.
         self.check_takes_data()?;
+        let basis = self.renew(&name, &stat, basis).await;
         Ok(parts.gate.commit(name, basis, content, staged).await?)
+    }
+
+    /// What the commit builds on after a transfer. When the answer that the
+    /// request built on is too old by now, the name is looked up again: if this
+    /// still is its newest version, the request might as well be made now.
+    async fn renew(&self, name: &ObjectName, stat: &Stat, basis: Basis) -> Basis {
+        let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
+        let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
+        let Ok(located) = objects.locate(name).await else { return basis };
+        let newest = located.newest().map(|replica| replica.stat.version);
+        let stamp = located.stamp(self.parts.reporter.own().node);
+        match stamp.filter(|_| located.complete && newest == Some(stat.version)) {
+            Some(stamp) => Basis { stamp: Some(stamp), ..basis },
+            None => basis,
+        }
     }
 
     fn check_takes_data(&self) -> Result<(), InternalError> {

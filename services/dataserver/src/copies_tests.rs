@@ -105,6 +105,7 @@ impl Copies {
             cluster: cluster.clone(),
             data_servers: data_servers(),
             reporter: reporter(&rig, cluster),
+            objects: None,
             metrics: rig.metrics.clone(),
         });
         Self { rig, copier, sources, asked }

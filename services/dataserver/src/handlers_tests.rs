@@ -51,6 +51,7 @@ impl Served {
             cluster: cluster.clone(),
             data_servers: data_servers(),
             reporter: Arc::clone(&reporter),
+            objects: None,
             metrics: rig.metrics.clone(),
         });
         let registry = Metrics::new("test").expect("new");

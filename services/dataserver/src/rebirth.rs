@@ -90,3 +90,96 @@ pub fn list_set_aside(files: &dyn FileSystem, root: &Path) -> io::Result<Vec<Pat
     paths.sort();
     Ok(paths)
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        reason = "tests look behind the seam"
+    )]
+
+    use std::fs;
+
+    use holdfast_core::policy::Policy;
+    use holdfast_core::roster::Entry;
+
+    use super::*;
+    use crate::identity::Identity;
+
+    struct Root(PathBuf);
+
+    impl Drop for Root {
+        fn drop(&mut self) {
+            // What stays is in the temporary directory, where nobody minds.
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    async fn volume(state: MemberState) -> (Root, NodeId) {
+        let runtime = Runtime::real();
+        let root = std::env::temp_dir().join(format!("holdfast-{:032x}", runtime.random_u128()));
+        fs::create_dir_all(root.join("log")).expect("a new directory");
+        let root = Root(root);
+        let own = Identity::open(&runtime, &root.0).await.expect("a new volume");
+        let entry = Entry {
+            id: own.node,
+            epoch: 0,
+            lost: false,
+            state,
+            generation: own.generation,
+            address: "h:1".parse().expect("an address"),
+            weight: 1,
+            zone: None,
+        };
+        let roster = Roster::found(NodeId::from_bits(9), Policy::settled(0, 2), entry);
+        let json = serde_json::to_vec(&roster).expect("plain");
+        fs::write(root.0.join(ROSTER_FILE), json).expect("it can be written");
+        for name in ["format", "floor.json", "log/1.seg"] {
+            fs::write(root.0.join(name), name).expect("it can be written");
+        }
+        (root, own.node)
+    }
+
+    fn names(root: &Path) -> Vec<String> {
+        let entries = fs::read_dir(root).expect("a directory");
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<_> = entries.map(|entry| name(entry.expect("an entry"))).collect();
+        names.sort();
+        names
+    }
+
+    #[tokio::test]
+    async fn what_a_retired_member_held_is_set_aside_whole() {
+        let runtime = Runtime::real();
+        let (root, node) = volume(MemberState::Retired).await;
+        let aside = root.0.join(format!("retired-{node}"));
+        // Cut short after the first files.
+        fs::create_dir(&aside).expect("it is not there");
+        fs::rename(root.0.join("format"), aside.join("format")).expect("one volume");
+        assert_eq!(set_aside(&runtime, &root.0).await.expect("it can be done"), Some(node));
+        assert_eq!(names(&aside), ["format", "log", "node.json"]);
+        assert!(aside.join("log/1.seg").exists());
+        let left =
+            ["floor.json".to_owned(), "lock".into(), format!("retired-{node}"), ROSTER_FILE.into()];
+        assert_eq!(names(&root.0), left);
+        let reborn = Identity::open(&runtime, &root.0).await.expect("a new member");
+        assert_ne!(reborn.node, node);
+        assert!(reborn.roster.get(node).is_some(), "it remembers who has retired");
+        assert_eq!(set_aside(&runtime, &root.0).await.expect("nothing to do"), None);
+        let listed = list_set_aside(runtime.files().as_ref(), &root.0).expect("a directory");
+        assert_eq!(listed, [aside]);
+    }
+
+    #[tokio::test]
+    async fn a_member_that_has_not_retired_stays_as_it_is() {
+        let (root, node) = volume(MemberState::Draining).await;
+        let before = names(&root.0);
+        assert_eq!(set_aside(&Runtime::real(), &root.0).await.expect("nothing to do"), None);
+        assert_eq!(names(&root.0), before);
+        let again = Identity::open(&Runtime::real(), &root.0).await.expect("its volume");
+        assert_eq!(again.node, node);
+        let nowhere = root.0.join("nowhere");
+        assert_eq!(set_aside(&Runtime::real(), &nowhere).await.expect("nothing there"), None);
+    }
+}

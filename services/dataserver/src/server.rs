@@ -140,6 +140,7 @@ pub async fn run(
         cluster: cluster.clone(),
         data_servers: coordinator.data_servers.clone(),
         reporter: Arc::clone(&reporter),
+        objects: Some(coordinator.objects.clone()),
         metrics: counts.clone(),
     });
     let staging = StagingTable::new(runtime.clone(), counts.staged.clone());

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_core::node::NodeId;
-use holdfast_core::roster::{Entry, Roster};
+use holdfast_core::roster::{Entry, MemberState, Roster};
 use tracing::debug;
 
 use super::{Cluster, MergeError, Snapshot};
@@ -60,9 +60,7 @@ impl Changer {
         let before = self.cluster.snapshot();
         let mut changed = before.roster.clone();
         changed.merge(&change)?;
-        let members = before.roster.members().count();
-        let needed =
-            before.roster.policy.notice_quorum(members).max(changed.policy.notice_quorum(members));
+        let needed = needed(&before.roster, &changed, self.own);
         let mut persisted = 0;
         if self.own.is_some() {
             self.cluster.merge_roster(changed.clone()).await?;
@@ -90,6 +88,64 @@ impl Changer {
     }
 }
 
+/// How many must have persisted a change. A member that is given up by it is
+/// not waited for: with one copy of each object it would be, and for ever.
+fn needed(before: &Roster, after: &Roster, own: Option<NodeId>) -> usize {
+    let members = before.members().count();
+    let able = before
+        .members()
+        .filter(|member| {
+            let state = after.get(member.id).map(|after| after.state);
+            state != Some(MemberState::Retired) || Some(member.id) == own
+        })
+        .count();
+    let quorum = |roster: &Roster| roster.policy.notice_quorum(members);
+    quorum(before).max(quorum(after)).min(able).max(1)
+}
+
 fn is_member(snapshot: &Snapshot, id: NodeId) -> bool {
     snapshot.roster.members().any(|member| member.id == id)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::node::Generation;
+    use holdfast_core::policy::Policy;
+
+    use super::*;
+
+    fn id(bits: u128) -> NodeId {
+        NodeId::from_bits(bits)
+    }
+
+    fn roster(replicas: u32, states: &[MemberState]) -> Roster {
+        let mut roster = Roster::of_policy(id(99), Policy::settled(1, replicas));
+        for (bits, state) in (1..).zip(states) {
+            roster.apply_entry(&Entry {
+                id: id(bits),
+                epoch: 0,
+                state: *state,
+                lost: false,
+                generation: Generation(1),
+                address: "h:1".parse().expect("an address"),
+                weight: 1,
+                zone: None,
+            });
+        }
+        roster
+    }
+
+    #[test]
+    fn a_change_is_noticed_by_all_who_write() {
+        use MemberState::{Active, Draining, Retired};
+        let three = |replicas| roster(replicas, &[Active; 3]);
+        let drained = |replicas| roster(replicas, &[Active, Active, Draining]);
+        let retired = |replicas| roster(replicas, &[Active, Active, Retired]);
+        assert_eq!(needed(&three(3), &drained(3), None), 2);
+        assert_eq!(needed(&three(1), &drained(1), None), 3);
+        assert_eq!(needed(&three(1), &retired(1), Some(id(1))), 2, "it is not waited for");
+        assert_eq!(needed(&three(1), &retired(1), Some(id(3))), 3, "it retires by itself");
+        assert_eq!(needed(&three(2), &retired(2), None), 2);
+        assert_eq!(needed(&three(3), &three(1), None), 3, "the more careful of two policies");
+    }
 }

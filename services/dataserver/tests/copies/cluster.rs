@@ -57,16 +57,6 @@ impl Member {
         !self.run.is_finished()
     }
 
-    /// The state that it says it is in.
-    pub(crate) async fn state(&self) -> Value {
-        let answer = client::get(&self.ports.address, "/internal/v1/state").await;
-        answer.expect("an answer").json()
-    }
-
-    pub(crate) async fn copies_held(&self) -> u64 {
-        self.state().await["repair"]["copies_held"].as_u64().expect("a number")
-    }
-
     /// What it has of these names.
     pub(crate) async fn holds(&self, keys: &[String]) -> BTreeMap<String, Stat> {
         let request = BatchRequest {
@@ -120,6 +110,42 @@ impl Cluster {
         let root = self.directory.join(self.started.to_string());
         self.started += 1;
         self.run(root, initial_members).await;
+    }
+
+    /// From now on data servers start with another `REPLICAS`; all are started
+    /// again, one after the other.
+    pub(crate) async fn ask_for(&mut self, replicas: u32) {
+        self.replicas = replicas;
+        let count = self.members.len();
+        for _ in 0..count {
+            let mut member = self.members.remove(0);
+            member.stop().await.expect("an orderly end");
+            self.restart(member.root).await;
+            self.all_active(count).await;
+        }
+    }
+
+    /// Waits until every member knows of this policy: copies, W of writes, W of
+    /// reads.
+    pub(crate) async fn policy(&self, expected: [u64; 3]) {
+        let mut seen = Vec::new();
+        let agreed = tokio::time::timeout(PATIENCE, async {
+            loop {
+                seen.clear();
+                for member in self.running() {
+                    let listed = client::get(&member.ports.admin, "/admin/dataservers").await;
+                    let policy = listed.expect("an answer").json()["policy"].clone();
+                    let names = ["replicas", "write_quorum", "read_quorum"];
+                    seen.push(names.map(|name| policy[name].as_u64().expect("a number")));
+                }
+                if seen.iter().all(|policy| *policy == expected) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let agreed = agreed.await.is_ok();
+        assert!(agreed, "not {expected:?} but {seen:?}");
     }
 
     /// Starts the data server of this volume again.
@@ -248,7 +274,9 @@ impl Drop for Cluster {
 
 /// What this object holds.
 pub(crate) fn content(key: &str) -> Vec<u8> {
-    format!("the content of {key}").into_bytes()
+    // Every tenth has a file of its own.
+    let times = if key.ends_with('7') { 10_000 } else { 1 };
+    format!("the content of {key}").repeat(times).into_bytes()
 }
 
 /// The members as this one knows them.

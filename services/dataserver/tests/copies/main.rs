@@ -112,6 +112,59 @@ async fn a_scrub_finds_a_flipped_bit_and_another_copy_mends_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_number_of_copies_follows_what_all_ask_for() {
+    let mut cluster = Cluster::start(3, 1).await;
+    let keys = cluster.put(OBJECTS).await;
+    cluster.copies(&keys, 1, "after the writes").await;
+    cluster.ask_for(3).await;
+    cluster.policy([3, 2, 2]).await;
+    cluster.copies(&keys, 3, "after going up").await;
+    cluster.all_read(&keys).await;
+    cluster.ask_for(2).await;
+    cluster.policy([2, 2, 2]).await;
+    cluster.copies(&keys, 2, "after going down").await;
+    cluster.ask_for(1).await;
+    cluster.policy([1, 1, 1]).await;
+    cluster.copies(&keys, 1, "after going down to one").await;
+    cluster.all_read(&keys).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_loss_must_be_accepted_in_so_many_words() {
+    let mut cluster = Cluster::start(3, 1).await;
+    let keys = cluster.put(OBJECTS).await;
+    let mut dead = cluster.members.remove(2);
+    let lost = dead.holds(&keys).await;
+    assert!(!lost.is_empty() && lost.len() < OBJECTS);
+    dead.stop().await.expect("an orderly end");
+    let (node, other) = (dead.node, &cluster.members[0]);
+    wait::until_within(PATIENCE, "it is silent", async || {
+        (known(other, node).await["hearing"] == "silent").then_some(())
+    })
+    .await;
+    let retire = async |query: &str| {
+        let path = format!("/admin/dataservers/{node}/retire{query}");
+        client::request(&other.ports.admin, "POST", &path, &[], b"").await.expect("an answer")
+    };
+    let refused = retire("").await;
+    assert_eq!((refused.status, refused.code().as_str()), (409, "data-loss-not-excluded"));
+    let get = async |key: &str| {
+        let path = format!("/objects/{key}");
+        client::get(&other.ports.address, &path).await.expect("an answer").status
+    };
+    for key in &keys {
+        let expected = if lost.contains_key(key) { 503 } else { 200 };
+        assert_eq!(get(key).await, expected, "{key}: nothing is given up yet");
+    }
+    let done = retire("?data_loss=accept").await;
+    assert_eq!(done.status, 200, "{}", done.text());
+    for key in &keys {
+        let expected = if lost.contains_key(key) { 404 } else { 200 };
+        assert_eq!(get(key).await, expected, "{key}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_be_done_is_refused_with_a_reason() {
     let cluster = Cluster::start(2, 2).await;
     let (one, two) = (&cluster.members[0], &cluster.members[1]);
