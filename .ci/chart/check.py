@@ -15,7 +15,7 @@ from kept_secret import check_kept_secret
 from pods import check_pods
 from programs import check_programs
 from refusals import check_refusals
-from rendering import CHART, Failures, ci_values, helm, load, of_kind, objects, pods, template, title, together, without_generated
+from rendering import CHART, Failures, ci_values, component, helm, load, of_kind, objects, pods, template, title, together, without_generated
 from whole import check_long_names, check_secrets, check_whole
 
 # Resources that others define.
@@ -99,7 +99,9 @@ def check_notes(failures):
     """What an installation says: how to reach it, and what to be afraid of. helm 3
     does not say it without a cluster."""
     cases = (
-        ([], ("port-forward service/store-holdfast-api 8080:8080", "-X PUT http", "no keys of its own", "keeps the volumes"), ("persistence.enabled is false",)),
+        ([], ("port-forward service/store-holdfast-api 8080:8080", "-X PUT http", "no keys of its own", "keeps the volumes", "has 3 copies. Data servers that may be away at a time: 1.", "With one more"), ("persistence.enabled is false", "config.replicas is 1")),
+        (["--set", "config.replicas=5,dataserver.replicaCount=6"], ("may be away at a time: 2.",), ("With one more",)),
+        (["--set", "config.replicas=1"], ("config.replicas is 1. A lost volume loses",), ("may be away", "With one more")),
         (["--set", "dataserver.persistence.enabled=false"], ("dataserver.persistence.enabled is false",), ("keeps the volumes",)),
         (["--set", "ingress.enabled=true,metrics.serviceMonitor.enabled=true"], ("reachable from outside", "labels.release="), ()),
     )
@@ -134,6 +136,21 @@ def check_images(failures):
             for container in spec["containers"]:
                 failures.check(container["image"].startswith("mirror.invalid/"), f"{file.name}: {where}: {container['image']} is not from the mirror")
     failures.check(len(seen) == len(IMAGES), f"images: {seen}")
+
+
+def check_copies(failures):
+    """The number of copies reaches apis and data servers, and another one restarts both."""
+    for copies in (1, 3, 5):
+        rendered = objects("--set", f"config.replicas={copies},dataserver.replicaCount=5")
+        (config,) = [one for one in of_kind(rendered, "ConfigMap") if "REPLICAS" in one["data"]]
+        failures.check(config["data"]["REPLICAS"] == str(copies), f"config.replicas={copies}: REPLICAS is {config['data']['REPLICAS']}")
+        (founding,) = [one for one in of_kind(rendered, "ConfigMap") if "INITIAL_MEMBERS" in one["data"]]
+        failures.check(founding["data"]["INITIAL_MEMBERS"] == "5", "fewer than all data servers found a cluster")
+        readers = {component(labels) for _, labels, _, spec in pods(rendered) for one in spec["containers"]
+                   if config["metadata"]["name"] in [each["configMapRef"]["name"] for each in one.get("envFrom", []) if "configMapRef" in each]}
+        failures.check(readers == {"api", "dataserver"}, f"REPLICAS reaches {sorted(readers)}")
+    budgets = {one["metadata"]["name"]: one["spec"]["maxUnavailable"] for one in of_kind(objects(), "PodDisruptionBudget")}
+    failures.check(budgets.get("store-holdfast-dataserver") == 1, f"data servers that may be evicted at once: {budgets}")
 
 
 def check_scaling(failures):
@@ -199,7 +216,7 @@ def main():
     for file in ci_values():
         check_long_names(failures, file)
         check_secrets(failures, file)
-    for check in (check_lint, check_notes, check_sizes, check_pinned, check_images, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
+    for check in (check_lint, check_notes, check_sizes, check_pinned, check_images, check_copies, check_scaling, check_schema, check_hooks, check_off, check_refusals, check_kept_secret):
         check(failures)
     check_monitoring(failures, renderings)
     check_programs(failures, renderings)

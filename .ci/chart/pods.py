@@ -6,7 +6,8 @@ from rendering import component, named, of_kind, pods, title
 
 SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}
 PROGRAM = ("api", "dataserver")
-ONCE = ("selftest", "grow-volumes")
+HOOKS = ("grow-volumes", "drain-dataservers")
+ONCE = ("selftest", *HOOKS)
 WRITABLE = ("emptyDir", "persistentVolumeClaim")
 
 
@@ -157,7 +158,7 @@ def check_pods(failures, values, rendered):
         check_volumes(failures, where_all, by_title[where], spec)
         failures.check(spec.get("enableServiceLinks") is False, f"{where_all}: variables of other Services reach it")
         token = spec.get("automountServiceAccountToken")
-        failures.check(token is (role == "grow-volumes"), f"{where_all}: service account token: {token}")
+        failures.check(token is (role in HOOKS), f"{where_all}: service account token: {token}")
         if role in PROGRAM:
             check_ports(failures, where_all, role, spec, settings)
             failures.check("checksum/config" in annotations, f"{where_all}: does not restart when settings change")

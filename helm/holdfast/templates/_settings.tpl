@@ -73,6 +73,7 @@ are a worse answer than a sentence.
 {{- if ge (include "holdfast.millis" $config.locateTimeout | int64) (include "holdfast.millis" $config.bodyTimeout | int64) -}}
 {{- fail (printf "config.locateTimeout (%s) must be below config.bodyTimeout (%s)" $config.locateTimeout $config.bodyTimeout) -}}
 {{- end -}}
+{{- include "holdfast.copiesChecks" . -}}
 {{- range $component := list "api" "dataserver" -}}
 {{- range (get $.Values $component).extraEnv -}}
 {{- $setting := get (fromYaml (include "holdfast.ownedVariables" $)) .name -}}
@@ -86,6 +87,36 @@ are a worse answer than a sentence.
 {{- end -}}
 {{- if and .Values.rabbitmq.enabled (or .Values.externalRabbitmq.host .Values.externalRabbitmq.existingSecret) -}}
 {{- fail "externalRabbitmq is set, but rabbitmq.enabled is true: set rabbitmq.enabled=false to use the external broker" -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+How many data servers may be away while every object is read and written: fewer
+than the copies that a write waits for, and so few that as many are left.
+*/}}
+{{- define "holdfast.mayBeAway" -}}
+{{- $others := div (int .Values.config.replicas) 2 -}}
+{{- max 0 (min $others (sub (int .Values.dataserver.replicaCount) (add $others 1))) -}}
+{{- end -}}
+
+{{- define "holdfast.copiesChecks" -}}
+{{- $copies := int .Values.config.replicas -}}
+{{- $dataservers := int .Values.dataserver.replicaCount -}}
+{{- if lt $dataservers $copies -}}
+{{- fail (printf "config.replicas is %d, but there are %d data servers (dataserver.replicaCount): no two copies of an object are on the same one, so set as many data servers, or fewer copies" $copies $dataservers) -}}
+{{- end -}}
+{{- $budget := .Values.dataserver.podDisruptionBudget -}}
+{{- if and $budget.enabled (ge $copies 2) -}}
+{{/* At least one: else no node could ever be emptied. */}}
+{{- $most := include "holdfast.mayBeAway" . | int | max 1 -}}
+{{- $many := $budget.maxUnavailable -}}
+{{/* Kubernetes rounds a percentage up. */}}
+{{- if kindIs "string" $many -}}
+{{- $many = div (add (mul (trimSuffix "%" $many | int) $dataservers) 99) 100 -}}
+{{- end -}}
+{{- if gt (int $many) $most -}}
+{{- fail (printf "dataserver.podDisruptionBudget.maxUnavailable (%v) lets %d data servers be evicted at once, but with config.replicas %d only %d may be away" $budget.maxUnavailable (int $many) $copies $most) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 

@@ -8,10 +8,10 @@ use holdfast_core::settings::{parse_bytes, parse_count, parse_duration};
 use lexopt::{Arg, Parser, ValueExt};
 use thiserror::Error;
 
+use crate::kubernetes::SERVICE_ACCOUNT;
 use crate::site::Site;
-use crate::volumes::kubernetes::SERVICE_ACCOUNT;
 use crate::volumes::quantity::Quantity;
-use crate::{load, selftest, volumes};
+use crate::{drain, load, selftest, volumes};
 
 /// Every client keeps a few objects in memory.
 const MAX_OBJECT_BYTES: u64 = 64 << 20;
@@ -44,6 +44,17 @@ Usage: holdfastctl selftest --api http://HOST:PORT [options]
   --service-account DIR      token, ca.crt and namespace; default
                              /var/run/secrets/kubernetes.io/serviceaccount
 
+       holdfastctl drain-dataservers --statefulset NAME --keep COUNT --admin http://HOST:PORT
+           [options]
+           Inside a Kubernetes cluster, before an upgrade to fewer data servers: has
+           those above the first COUNT hand over what they hold, and waits until they
+           have retired. Does nothing when there are no more than COUNT. A drain that
+           has begun goes on when this ends, and is found again by the next run.
+  --admin http://HOST:PORT   the admin port of an api
+  --namespace NAME           where it is; default the pod's own
+  --timeout 1h               how long all of it may take
+  --service-account DIR      as above
+
   --help, --version          wherever they stand
 
 Exit status: 0 done, 1 it could not be done or something went wrong, 64 wrong
@@ -58,6 +69,8 @@ pub enum Asked {
     Selftest(selftest::Options),
     /// See [`load`].
     Load(load::Options),
+    /// See [`drain`].
+    DrainDataServers(drain::Options),
     /// See [`volumes`].
     GrowVolumes(volumes::Options),
 }
@@ -103,6 +116,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Asked, Usa
     match first {
         Arg::Value(name) if name == "selftest" => parse_selftest(&mut parser),
         Arg::Value(name) if name == "load" => parse_load(&mut parser),
+        Arg::Value(name) if name == "drain-dataservers" => parse_drain(&mut parser),
         Arg::Value(name) if name == "grow-volumes" => parse_grow_volumes(&mut parser),
         Arg::Value(name) => Err(UsageError::Command { name }),
         other => told(&other).ok_or_else(|| other.unexpected().into()),
@@ -195,6 +209,36 @@ fn parse_grow_volumes(parser: &mut Parser) -> Result<Asked, UsageError> {
     }))
 }
 
+fn parse_drain(parser: &mut Parser) -> Result<Asked, UsageError> {
+    let (mut statefulset, mut keep, mut admin, mut namespace) = (None, None, None, None);
+    let mut timeout = Duration::from_secs(3_600);
+    let mut service_account = PathBuf::from(SERVICE_ACCOUNT);
+    while let Some(argument) = parser.next()? {
+        match argument {
+            Arg::Long("statefulset") => {
+                statefulset = Some(value(parser, "statefulset", parse_name)?);
+            }
+            Arg::Long("keep") => {
+                let count = value(parser, "keep", |text| parse_count(text, 1, 1_000))?;
+                keep = u32::try_from(count).ok();
+            }
+            Arg::Long("admin") => admin = Some(value(parser, "admin", Site::parse)?),
+            Arg::Long("namespace") => namespace = Some(value(parser, "namespace", parse_name)?),
+            Arg::Long("timeout") => timeout = value(parser, "timeout", parse_duration)?,
+            Arg::Long("service-account") => service_account = parser.value()?.into(),
+            other => return told(&other).ok_or_else(|| other.unexpected().into()),
+        }
+    }
+    Ok(Asked::DrainDataServers(drain::Options {
+        statefulset: statefulset.ok_or(UsageError::Missing { option: "statefulset" })?,
+        keep: keep.ok_or(UsageError::Missing { option: "keep" })?,
+        admin: admin.ok_or(UsageError::Missing { option: "admin" })?,
+        namespace,
+        timeout,
+        service_account,
+    }))
+}
+
 /// A name as Kubernetes takes it; it becomes part of a path.
 fn parse_name(text: &str) -> Result<String, String> {
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'.';
@@ -234,6 +278,11 @@ mod tests {
         for default in given.split_whitespace() {
             assert!(HELP.contains(default), "{default}");
         }
+        let drain = "drain-dataservers --statefulset s --keep 3 --admin http://h:1";
+        let given = format!("--timeout 1h --service-account {SERVICE_ACCOUNT}");
+        let (short, long) = (asked(drain).expect("right"), asked(&format!("{drain} {given}")));
+        assert_eq!(format!("{short:?}"), format!("{:?}", long.expect("right")));
+        assert!(HELP.contains("--timeout 1h"));
         let (short, long) =
             (asked("selftest --api http://h:1"), asked("selftest --api http://h:1 --timeout 60s"));
         assert_eq!(format!("{:?}", short.expect("right")), format!("{:?}", long.expect("right")));
@@ -256,6 +305,9 @@ mod tests {
             ("grow-volumes --statefulset s --claim data", "--size is needed"),
             ("grow-volumes --statefulset s/../t --claim d --size 1Gi", "is not the name"),
             ("grow-volumes --statefulset s --claim d --size 1GB", "--size: \"1GB\""),
+            ("drain-dataservers --statefulset s --keep 3", "--admin is needed"),
+            ("drain-dataservers --statefulset s --admin http://h:1", "--keep is needed"),
+            ("drain-dataservers --keep 0", "--keep: \"0\" is not a whole number"),
         ] {
             let error = asked(line).expect_err(line).to_string();
             assert!(error.contains(expected), "{line}: {error}");

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use holdfast_ctl::arguments::{self, Asked};
 use holdfast_ctl::output::{chain, complain, say};
-use holdfast_ctl::{load, selftest, volumes};
+use holdfast_ctl::{drain, load, selftest, volumes};
 use holdfast_runtime::Runtime;
 use holdfast_telemetry::shutdown::Shutdown;
 
@@ -38,6 +38,13 @@ async fn run(asked: Asked) -> ExitCode {
         },
         Asked::Load(options) => match Shutdown::on_signals(&runtime) {
             Ok(shutdown) => load::run(&runtime, &options, &shutdown).await,
+            Err(error) => failed(&format!("no signals: {error}")),
+        },
+        Asked::DrainDataServers(options) => match Shutdown::on_signals(&runtime) {
+            Ok(shutdown) => match drain::run(&runtime, &options, &shutdown).await {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => failed(&chain(&error)),
+            },
             Err(error) => failed(&format!("no signals: {error}")),
         },
         Asked::GrowVolumes(options) => match volumes::run(&runtime, &options).await {

@@ -70,6 +70,14 @@ impl Answer {
         Some(code.escape_debug().take(40).collect())
     }
 
+    /// What a problem says for people.
+    #[must_use]
+    pub fn detail(&self) -> Option<String> {
+        let problem: serde_json::Value = serde_json::from_slice(&self.body).ok()?;
+        let detail = problem.get("detail").and_then(|detail| detail.as_str())?;
+        Some(detail.escape_debug().take(400).collect())
+    }
+
     /// The status, with the code of a problem: `503 incomplete`.
     #[must_use]
     pub fn title(&self) -> String {

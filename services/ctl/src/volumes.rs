@@ -13,7 +13,6 @@
 //! and does what is missing. When a claim cannot be changed, those before it
 //! stay larger and the StatefulSet stays as it was.
 
-pub mod kubernetes;
 mod objects;
 mod plan;
 pub mod quantity;
@@ -25,9 +24,9 @@ use holdfast_runtime::Runtime;
 use serde_json::json;
 use thiserror::Error;
 
-use self::kubernetes::{ApiError, ApiServer, Call};
 use self::objects::{Claim, List, StatefulSet, StorageClass};
 use self::quantity::Quantity;
+use crate::kubernetes::{ApiError, ApiServer, Call};
 use crate::output::{chain, complain, say};
 
 /// Time between two looks, or two tries.

@@ -20,7 +20,7 @@ const DEFAULTS: Defaults =
 /// The variables of [`RawDataServer`], as help shows them.
 static OWN: [Variable; 2] = [
     Variable::new("INITIAL_MEMBERS", "1", "empty data servers that become a new cluster together"),
-    Variable::new("ZONE", NO_DEFAULT, "failure zone; shown, not used by placement yet"),
+    Variable::new("ZONE", NO_DEFAULT, "failure zone; copies are spread over zones first"),
 ];
 
 /// Every variable of a data server, as help shows it.

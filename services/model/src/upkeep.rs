@@ -149,7 +149,8 @@ impl World {
         state.upkeep[own] = Upkeep::Nothing;
         state.node(own).passed |= counts && lasting;
         match plan {
-            Plan::Rest | Plan::Wait => {}
+            // Tombstones are not collected in the model.
+            Plan::Rest | Plan::Wait | Plan::Collect { .. } => {}
             Plan::Copy { stat, to, .. } => {
                 let stamps = places(&located);
                 for receiver in to.into_iter().map(place) {

@@ -41,6 +41,7 @@ fn describe(member: &Member, snapshot: &Snapshot, now: Moment) -> Value {
         "zone": zone,
         "lost": member.lost,
         "copies_held": member.repair.copies_held,
+        "bytes_held": member.repair.bytes_held,
         "repair_backlog": member.repair.backlog,
         "repair_passed": member.repair.passed,
     })

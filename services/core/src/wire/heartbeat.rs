@@ -60,6 +60,10 @@ pub struct RepairReport {
     /// Copies that it has, tombstones too. A member that drains is done at 0.
     #[serde(default)]
     pub copies_held: u64,
+    /// Payload bytes of these copies: what others must have room for when it
+    /// drains.
+    #[serde(default)]
+    pub bytes_held: u64,
 }
 
 /// One full repair pass: every copy that this member has was looked up.
@@ -237,6 +241,7 @@ mod tests {
                 passed: Some(Pass { policy_epoch: 1, without: Vec::new(), least_copies: 2 }),
                 backlog: 4,
                 copies_held: 9,
+                bytes_held: 90,
             },
         }
     }

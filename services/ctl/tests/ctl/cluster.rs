@@ -81,11 +81,21 @@ impl Cluster {
     /// Runs the command in a pod of this cluster.
     pub(crate) async fn grow(&self, size: &str, timeout: &str) -> Done {
         let directory = self.directory.display().to_string();
-        let variables =
-            [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", &self.port)];
         let arguments = ["grow-volumes", "--statefulset", NAME, "--claim", "data"];
         let more = ["--size", size, "--timeout", timeout, "--service-account", &directory];
-        ctl(&[arguments.as_slice(), &more].concat(), &variables).await
+        ctl(&[arguments.as_slice(), &more].concat(), &self.variables()).await
+    }
+
+    /// What Kubernetes tells every container.
+    pub(crate) fn variables(&self) -> [(&str, &str); 2] {
+        [("KUBERNETES_SERVICE_HOST", "127.0.0.1"), ("KUBERNETES_SERVICE_PORT", &self.port)]
+    }
+
+    /// How many pods the StatefulSet asks for.
+    pub(crate) fn scale(&self, replicas: u32) {
+        let mut state = self.state();
+        let found = state.statefulset.as_mut().expect("it is there");
+        found["spec"]["replicas"] = replicas.into();
     }
 
     /// What the claims of the StatefulSet ask for.
@@ -129,7 +139,7 @@ impl State {
                 "name": NAME, "namespace": "ns",
                 "uid": format!("uid-{version}"), "resourceVersion": version,
             },
-            "spec": { "replicas": 3, "volumeClaimTemplates": [
+            "spec": { "replicas": 3, "serviceName": format!("{NAME}-headless"), "volumeClaimTemplates": [
                 { "metadata": { "name": "logs", "creationTimestamp": null },
                   "spec": { "resources": { "requests": { "storage": "1Gi" } } } },
                 { "metadata": { "name": "data", "creationTimestamp": null },

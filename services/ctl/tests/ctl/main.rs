@@ -8,8 +8,11 @@
 )]
 #![allow(clippy::indexing_slicing, reason = "a test may panic")]
 
+mod admin;
 mod authority;
 mod cluster;
+mod drain;
+mod drain_broken;
 mod grow;
 mod grow_broken;
 mod liar;
@@ -27,7 +30,12 @@ fn wrong_arguments_have_a_status_of_their_own() {
     for arguments in [&["--help"] as &[&str], &["load", "--help"]] {
         let done = support::ctl_now(arguments, &[]);
         assert_eq!(done.status, 0);
-        for command in ["selftest --api", "load --api", "grow-volumes --statefulset"] {
+        for command in [
+            "selftest --api",
+            "load --api",
+            "grow-volumes --statefulset",
+            "drain-dataservers --statefulset",
+        ] {
             assert!(done.said.contains(command), "{}", done.said);
         }
     }

@@ -220,7 +220,7 @@ impl Repair {
         if lap.is_urgent() {
             return if self.parts.activity.is_busy() { took } else { Duration::ZERO };
         }
-        let held = self.copies_held().await.max(1);
+        let held = self.held().await.0.max(1);
         let share = looked_at as f64 / held as f64;
         let pause = self.parts.settings.interval.as_secs_f64() / 2.0 * share.min(1.0);
         Duration::from_secs_f64(pause).saturating_sub(took).max(took).min(LONGEST_PAUSE)
@@ -270,17 +270,21 @@ impl Repair {
         }
     }
 
-    async fn copies_held(&self) -> u64 {
+    /// Copies, and their payload bytes. What cannot be told is not few.
+    async fn held(&self) -> (u64, u64) {
         let usage = self.parts.store.usage().await;
-        usage.map_or(u64::MAX, |usage| usage.object_count + usage.tombstone_count)
+        usage.map_or((u64::MAX, u64::MAX), |usage| {
+            (usage.object_count + usage.tombstone_count, usage.live_bytes)
+        })
     }
 
     async fn tell(&self, lap: Option<&Lap>) {
-        let copies_held = self.copies_held().await;
+        let (copies_held, bytes_held) = self.held().await;
         let backlog = lap.map_or(0, |lap| copies_held.saturating_sub(lap.found().looked_at));
         let backlog = backlog + self.parts.hints.count();
         self.parts.metrics.set_backlog(backlog);
         let passed = self.passed.clone();
-        self.parts.reporter.set_repair(RepairReport { passed, backlog, copies_held });
+        let report = RepairReport { passed, backlog, copies_held, bytes_held };
+        self.parts.reporter.set_repair(report);
     }
 }

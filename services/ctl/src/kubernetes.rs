@@ -1,4 +1,4 @@
-//! The Kubernetes API server, as a pod sees it: five kinds of requests, each on
+//! The Kubernetes API server, as a pod sees it: a few kinds of requests, each on
 //! a connection of its own.
 
 use std::io;
@@ -124,19 +124,19 @@ impl ApiError {
 
 /// One request.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(crate) struct Call {
     /// In words of Kubernetes: `get`, `list`, `patch`, `delete`.
-    pub(super) verb: &'static str,
+    pub(crate) verb: &'static str,
     /// For people: `persistentvolumeclaims in namespace x`.
-    pub(super) resource: String,
-    pub(super) path: String,
+    pub(crate) resource: String,
+    pub(crate) path: String,
     /// With its type.
-    pub(super) body: Option<(&'static str, serde_json::Value)>,
+    pub(crate) body: Option<(&'static str, serde_json::Value)>,
 }
 
 /// Where the API server is, and who asks.
 #[derive(Debug)]
-pub(super) struct ApiServer {
+pub(crate) struct ApiServer {
     runtime: Runtime,
     address: String,
     name: ServerName<'static>,
@@ -145,7 +145,7 @@ pub(super) struct ApiServer {
 
 impl ApiServer {
     /// Takes what Kubernetes tells every container.
-    pub(super) fn of_pod(
+    pub(crate) fn of_pod(
         runtime: &Runtime,
         directory: &Path,
         variable: impl Fn(&str) -> Option<String>,
@@ -164,12 +164,12 @@ impl ApiServer {
     }
 
     /// The namespace of the pod.
-    pub(super) async fn own_namespace(&self) -> Result<String, ApiError> {
+    pub(crate) async fn own_namespace(&self) -> Result<String, ApiError> {
         self.text("namespace").await
     }
 
     /// Asks, and understands the answer; `None` when there is no such object.
-    pub(super) async fn call<T: DeserializeOwned>(
+    pub(crate) async fn call<T: DeserializeOwned>(
         &self,
         call: Call,
     ) -> Result<Option<T>, ApiError> {
