@@ -17,8 +17,12 @@
 #   - the api's Service, its endpoints and kube-proxy: a load Job in the cluster
 #     sees no failed request, with and without kept connections, while apis are
 #     rolled, scaled and reconfigured, or the broker is rolled or away
-#   - a data server that is rolled or away makes only its own objects unavailable:
-#     the others are read meanwhile, its own answer 503, never 404
+#   - with two copies or more a data server that is rolled, or taken away without a
+#     word, makes no request fail; with one copy only its own objects are
+#     unavailable, and answer 503, never 404
+#   - more data servers and fewer again: the hook, its Role, its way to the admin
+#     port through Services and policies; those that go are empty and have retired
+#     before their pods end, and their claims stay
 #   - helm's own view: --wait, helm test, upgrade, rollback of nothing, uninstall,
 #     and a Secret and claims that outlive a release
 #   - growth of volumes by the hook, its ServiceAccount and Role, pods left alone;
@@ -31,7 +35,7 @@ here=$(cd -- "$(dirname -- "$0")" && pwd)
 # shellcheck source-path=SCRIPTDIR source=lib/e2e-steps.sh
 . "$here/lib/e2e-steps.sh"
 
-all_steps='install test tree roll kill away scale broker upgrade grow reinstall'
+all_steps='install test tree roll kill scale away broker upgrade grow reinstall'
 
 usage() {
     cat <<USAGE
@@ -44,8 +48,10 @@ Without a STEP all of them, in this order, then everything is removed:
   tree       port-forward and curl: PUT, GET, DELETE, 404; store a tree
   roll       restart api, data servers and broker, one after the other, under load
   kill       delete pods without grace: a data server, an api, all data servers
-  away       one data server less for a while: its objects 503, all others served
-  scale      one data server and one api more
+  scale      two data servers and one api more, then two data servers less, which
+             the hook empties before
+  away       one data server taken away unprepared: all is served with two copies
+             or more; with one, its objects 503 and all others served
   broker     no broker for a while, under load
   upgrade    other values, under load
   grow       larger volumes, or the refusal to grow them
@@ -63,6 +69,8 @@ Environment:
   E2E_IMAGE                 name:tag of the image (default: the chart's)
   E2E_VALUES                a file of further values
   E2E_STORAGE_CLASS         default: the cluster's
+  E2E_DATASERVERS           how many to begin with (default: the chart's)
+  E2E_COPIES                of each object, at most as many (default: the chart's)
   E2E_SIZE, E2E_GROWN_SIZE  volumes, before and after 'grow' (default: $E2E_SIZE, $E2E_GROWN_SIZE)
   E2E_FILES                 files in the tree (default: $E2E_FILES)
   E2E_TIMEOUT               seconds for anything to become ready (default: $E2E_TIMEOUT)

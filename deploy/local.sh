@@ -30,6 +30,9 @@ Environment:
   HOLDFAST_READY_TIMEOUT  seconds until up gives up waiting (default: 120)
   RABBITMQ_SCRIPTS_DIR    where RabbitMQ's own rabbitmq-server is, if unusual
 
+  REPLICAS                copies of each object (default: 3, or as many as there
+                          were data servers at the first start)
+
 Every other variable, such as HEARTBEAT_INTERVAL, LOG_FORMAT or RUST_LOG, is
 passed on to the services.
 USAGE
@@ -151,7 +154,8 @@ start_api() {
 
 # start_missing NAME...: starts those that do not run; they are in just_started.
 start_missing() {
-    local name kind peers=''
+    local name kind peers='' copies=3
+    ((setting_initial_members >= copies)) || copies=$setting_initial_members
     just_started=()
     for name in "$@"; do
         is_running "$name" && continue
@@ -168,6 +172,7 @@ start_missing() {
         # %2f: the default virtual host, whose name is a slash.
         "RABBITMQ_SERVER=amqp://guest:guest@127.0.0.1:$amqp_port/%2f"
         "DATASERVER_PEERS=$peers"
+        "REPLICAS=${REPLICAS:-$copies}"
         "LOG_FORMAT=${LOG_FORMAT:-text}"
         # Nobody has to be told elsewhere that a local process goes away.
         "SHUTDOWN_DELAY=${SHUTDOWN_DELAY:-1s}"

@@ -38,6 +38,7 @@ def main(path):
         environment = service["environment"]
         demand(environment.keys() <= known, f"{name}: not in README.md: {environment.keys() - known}")
         demand(environment["DATASERVER_PEERS"] == peers, f"{name}: its peers should be {peers}")
+        demand(environment["REPLICAS"] == "3", f"{name}: another number of copies")
         demand(environment["ADVERTISE_ADDRESS"] == f"{name}:8080", f"{name} advertises another")
         demand(environment["RABBITMQ_HOST"] in services, f"{name}: there is no such broker")
         demand(seconds(service["stop_grace_period"]) > SHUTDOWN_SECONDS, f"{name} may be cut off")

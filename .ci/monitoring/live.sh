@@ -13,7 +13,7 @@ prometheus_pid='' prometheus_port=''
 local_sh() {
     HOLDFAST_LOCAL_DIR=$cluster HOLDFAST_BIN_DIR=$bin_dir SHUTDOWN_DELAY=200ms \
         HEARTBEAT_INTERVAL=$heartbeat_interval HEARTBEAT_EXPIRY=$heartbeat_expiry \
-        deploy/local.sh "$@"
+        REPLICAS=3 REPAIR_INTERVAL=4s deploy/local.sh "$@"
 }
 
 # stop_live: whatever state it is in.
@@ -49,21 +49,20 @@ request() {
     done
 }
 
-# traffic EXPECTED: what clients do; EXPECTED are the statuses of what may be on
-# a data server that is away.
+# traffic: what clients do, all of which goes on while one data server is away.
 traffic() {
     local i
     for i in 1 2 3; do
         request "200" PUT "/objects/small-$i" --data-binary "small $i"
-        request "$1|200" GET "/objects/small-$i"
+        request "200" GET "/objects/small-$i"
     done
     request "200" PUT /objects/large -T "$work/large"
     request "200|206" GET /objects/large -r 0-99
-    request "$1|404" GET /objects/never-written
+    request "404" GET /objects/never-written
     request "200" HEAD /objects/large -I
     request "200" GET /locate/large
-    request "204|503" DELETE /objects/small-1
-    request "501" PUT /objects/small-2 -H 'if-match: "x"' --data-binary x
+    request "204" DELETE /objects/small-1
+    request "412|501" PUT /objects/small-2 -H 'if-match: "x"' --data-binary x
 }
 
 # apis_show METRIC VALUE: waits until both do.
@@ -151,20 +150,25 @@ check_live() {
     note "Starting a cluster ..."
     local_sh up >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2 && die "the cluster does not start"; }
     start_prometheus
-    traffic 200
+    traffic
     note "A data server crashes and the broker stops ..."
     end_component KILL dataserver-2
     began=$SECONDS
     end_component TERM rabbitmq
     apis_show holdfast_broker_connected 0
     apis_show 'holdfast_dataservers{state="silent"}' 1
-    traffic 503
-    note "Both start again ..."
+    traffic
+    note "Another data server crashes: one is left, which is too few ..."
+    end_component KILL dataserver-3
+    apis_show 'holdfast_dataservers{state="silent"}' 2
+    request "503" GET /objects/never-written
+    request "503" PUT /objects/small-3 --data-binary "small 3"
+    note "All start again ..."
     local_sh up >"$work/up.log" 2>&1 || { cat "$work/up.log" >&2 && die "the cluster does not start again"; }
     apis_show holdfast_broker_connected 1
     apis_show 'holdfast_dataservers{state="silent"}' 0
     outage=$((SECONDS - began))
-    traffic 200
+    traffic
     lint_metrics
     "$python" .ci/monitoring/check_live.py "http://127.0.0.1:$prometheus_port" "$outage" "$work"/*.metrics
 }

@@ -8,7 +8,8 @@
 export E2E_NAMESPACE E2E_RELEASE E2E_FILES E2E_SIZE E2E_GROWN_SIZE E2E_TIMEOUT
 export E2E_CHART E2E_CONTEXT E2E_IMAGE E2E_VALUES E2E_STORAGE_CLASS
 E2E_CONTEXT=${E2E_CONTEXT:-} E2E_IMAGE=${E2E_IMAGE:-} E2E_VALUES=${E2E_VALUES:-}
-E2E_STORAGE_CLASS=${E2E_STORAGE_CLASS:-}
+E2E_STORAGE_CLASS=${E2E_STORAGE_CLASS:-} E2E_DATASERVERS=${E2E_DATASERVERS:-} E2E_COPIES=${E2E_COPIES:-}
+export E2E_DATASERVERS E2E_COPIES
 
 note() { printf '%s\n' "$*" >&2; }
 
@@ -21,9 +22,9 @@ check_settings() {
     for tool in kubectl helm curl awk; do
         command -v "$tool" >/dev/null 2>&1 || die "$tool is needed"
     done
-    for number in "$E2E_FILES" "$E2E_TIMEOUT"; do
+    for number in "$E2E_FILES" "$E2E_TIMEOUT" "${E2E_DATASERVERS:-1}" "${E2E_COPIES:-1}"; do
         case $number in
-        '' | 0* | *[!0-9]*) die "'$number' is not a number of files or seconds" ;;
+        '' | 0* | *[!0-9]*) die "'$number' is not a number of files, seconds, data servers or copies" ;;
         esac
     done
     [ -f "$E2E_CHART/Chart.yaml" ] || die "there is no chart in $E2E_CHART"
@@ -38,11 +39,12 @@ kube() { cluster --namespace "$E2E_NAMESPACE" "$@"; }
 
 chart() { helm ${E2E_CONTEXT:+--kube-context "$E2E_CONTEXT"} --namespace "$E2E_NAMESPACE" "$@"; }
 
-# deploy_chart install|upgrade ARGUMENT...
+# deploy_chart install|upgrade ARGUMENT...: a drain takes longer than anything
+# else, since it waits between its steps.
 deploy_chart() {
     deploy_command=$1
     shift
-    chart "$deploy_command" "$E2E_RELEASE" "$E2E_CHART" --wait --timeout "${E2E_TIMEOUT}s" "$@" >/dev/null
+    chart "$deploy_command" "$E2E_RELEASE" "$E2E_CHART" --wait --timeout "$((E2E_TIMEOUT * 4))s" "$@" >/dev/null
 }
 
 selector() { printf 'app.kubernetes.io/instance=%s,app.kubernetes.io/component=%s' "$E2E_RELEASE" "$1"; }
@@ -58,6 +60,9 @@ workload() {
 
 # replicas WORKLOAD: how many it asks for.
 replicas() { kube get "$1" --output 'jsonpath={.spec.replicas}'; }
+
+# copies: how many of each object.
+copies() { kube get configmaps --selector "$(selector config)" --output 'jsonpath={.items[0].data.REPLICAS}'; }
 
 # wait_ready: until api, data servers and broker are as wanted and rolled out.
 wait_ready() {
@@ -81,7 +86,8 @@ until_true() {
     done
 }
 
-# all_active: whether every api counts as many active members as there should be.
+# all_active: whether every api counts as many active members as there should be,
+# and misses none: one that went without a drain would be silent.
 all_active() {
     active_wanted=$(replicas "$(workload statefulset dataserver)")
     [ -n "$active_wanted" ] || return 1
@@ -89,10 +95,12 @@ all_active() {
     [ -n "$api_pods" ] || return 1
     for pod in $api_pods; do
         forward "$pod" "$(admin_port "$pod")" || return 1
-        active_count=$(fetch "$forward_url/metrics" |
-            awk '$1 == "holdfast_dataservers{state=\"active\"}" { print $2 }')
+        active_count=$(fetch "$forward_url/metrics" | awk '
+            $1 == "holdfast_dataservers{state=\"active\"}" { active = $2 }
+            $1 ~ /^holdfast_dataservers\{state="(silent|lost|draining)"\}$/ { others += $2 }
+            END { print active + 0, others + 0 }')
         stop_forward
-        [ "$active_count" = "$active_wanted" ] || return 1
+        [ "$active_count" = "$active_wanted 0" ] || return 1
     done
 }
 

@@ -20,8 +20,9 @@ const LOCATE_BUCKETS: [f64; 15] =
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// States that `holdfast_dataservers` shows: those of the roster while the
-/// member is heard, and these two.
+/// member is heard, and these three.
 const SILENT: &str = "silent";
+const LOST: &str = "lost";
 const GUEST: &str = "guest";
 
 /// Counts of the membership task. Clones share the counts.
@@ -35,6 +36,7 @@ pub struct ClusterMetrics {
     pub(crate) heartbeat_delay: Histogram,
     pub(crate) data_servers: IntGaugeVec,
     pub(crate) roster_known: Gauge,
+    pub(crate) policy: IntGaugeVec,
     pub(crate) roster_fetches: IntCounterVec,
     pub(crate) probes: IntCounterVec,
 }
@@ -125,6 +127,11 @@ impl ClusterMetrics {
                 "holdfast_roster_known",
                 "1 once a roster is known: without one no absence can be proven.",
             )?,
+            policy: metrics.int_gauges(
+                "holdfast_policy",
+                "How many copies of each object there are, and how many answer for it.",
+                &["number"],
+            )?,
             roster_fetches: labelled(
                 metrics.counters(
                     "holdfast_roster_fetches_total",
@@ -172,9 +179,19 @@ impl ClusterMetrics {
                 count(state.as_str(), of_state);
             }
         }
-        count(SILENT, view.roster_members().filter(|m| !heard(m.hearing)).count());
+        let unheard = || view.roster_members().filter(|m| !heard(m.hearing));
+        count(SILENT, unheard().filter(|m| !m.lost).count());
+        count(LOST, unheard().filter(|m| m.lost).count());
         count(GUEST, view.guests.len());
         self.roster_known.set(if view.founded { 1.0 } else { 0.0 });
+        let policy = view.policy;
+        for (number, value) in [
+            ("replicas", policy.replicas),
+            ("write_quorum", policy.write_quorum),
+            ("read_quorum", policy.read_quorum),
+        ] {
+            self.policy.with_label_values(&[number]).set(value.into());
+        }
     }
 }
 

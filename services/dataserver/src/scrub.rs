@@ -42,6 +42,9 @@ struct Progress {
     after: Option<ObjectName>,
     /// Whether it has come to the end.
     is_done: bool,
+    /// When the last one came to the end, 0 before the first.
+    #[serde(default)]
+    ended_unix_millis: u64,
 }
 
 impl Progress {
@@ -109,11 +112,15 @@ impl Scrub {
             warn!(%error, "how far the last scrub came cannot be told; it begins again");
             Progress::default()
         });
+        self.parts.metrics.scrub_interval.set(self.parts.interval.as_secs_f64());
+        self.tell_end();
         loop {
             let is_asked = self.wait().await;
             if is_asked || self.progress.is_done {
                 let began_unix_millis = self.parts.runtime.unix_millis();
-                self.progress = Progress { began_unix_millis, ..Progress::default() };
+                let ended_unix_millis = self.progress.ended_unix_millis;
+                let fresh = Progress::default();
+                self.progress = Progress { began_unix_millis, ended_unix_millis, ..fresh };
                 info!(on_demand = is_asked, "a scrub begins");
             }
             let rate_bytes = if is_asked { self.parts.rate_bytes } else { self.rate().await };
@@ -175,14 +182,16 @@ impl Scrub {
             }
             self.progress.after = page.entries.last().map(|walked| walked.name.clone());
             self.progress.is_done = !page.more;
+            if self.progress.is_done {
+                self.progress.ended_unix_millis = self.parts.runtime.unix_millis();
+            }
             let now = self.parts.runtime.now();
             if self.progress.is_done || now.saturating_sub(noted) >= NOTE_INTERVAL {
                 noted = now;
                 self.note().await;
             }
             if self.progress.is_done {
-                let seconds = Duration::from_millis(self.parts.runtime.unix_millis());
-                self.parts.metrics.last_scrub.set(seconds.as_secs_f64());
+                self.tell_end();
                 info!("a scrub has read everything");
                 return;
             }
@@ -230,6 +239,11 @@ impl Scrub {
         (bytes, Ok(()))
     }
 
+    fn tell_end(&self) {
+        let ended = Duration::from_millis(self.progress.ended_unix_millis);
+        self.parts.metrics.last_scrub.set(ended.as_secs_f64());
+    }
+
     async fn load(&self) -> Result<Progress, IdentityError> {
         let (files, path) = (self.parts.runtime.files(), self.parts.root.join(SCRUB_FILE));
         let read = self.parts.runtime.blocking(move || read_json(files.as_ref(), &path)).await;
@@ -257,7 +271,7 @@ mod tests {
     #[test]
     fn a_scrub_goes_on_at_once_and_begins_again_after_the_interval() {
         let interval = Duration::from_secs(100);
-        let under_way = Progress { began_unix_millis: 1_000, after: None, is_done: false };
+        let under_way = Progress { began_unix_millis: 1_000, ..Progress::default() };
         assert_eq!(under_way.pause(interval, 2_000), Duration::ZERO);
         let done = Progress { is_done: true, ..under_way };
         assert_eq!(done.pause(interval, 41_000), Duration::from_secs(60));

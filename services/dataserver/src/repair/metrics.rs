@@ -50,6 +50,7 @@ pub struct RepairMetrics {
     pub(crate) scrubbed_objects: IntCounterVec,
     pub(crate) scrubbed_bytes: IntCounter,
     pub(crate) last_scrub: Gauge,
+    pub(crate) scrub_interval: Gauge,
 }
 
 impl RepairMetrics {
@@ -106,6 +107,10 @@ impl RepairMetrics {
             last_scrub: metrics.gauge(
                 "holdfast_scrub_last_timestamp_seconds",
                 "When the last full scrub ended, 0 before the first.",
+            )?,
+            scrub_interval: metrics.gauge(
+                "holdfast_scrub_interval_seconds",
+                "How long reading everything once may take, 0 for never.",
             )?,
         };
         COPIES
