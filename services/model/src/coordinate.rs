@@ -45,9 +45,16 @@ impl World {
         }
     }
 
-    /// Somebody who asks meets another roster.
+    /// An answer shows that its sender has another roster.
     pub(crate) fn merge(&self, book: &mut Arc<Book>, other: &Arc<Book>) {
-        if book == other || self.broken(Mutation::IgnoreDigest) {
+        if !self.broken(Mutation::IgnoreDigest) {
+            self.meet(book, other);
+        }
+    }
+
+    /// Somebody who asks meets another roster.
+    pub(crate) fn meet(&self, book: &mut Arc<Book>, other: &Arc<Book>) {
+        if book == other {
             return;
         }
         let before = Arc::clone(book);
@@ -347,7 +354,7 @@ impl World {
                         continue;
                     }
                     actions.push(Action::Answer(at, place, true));
-                    if locating.ballot.is_some() {
+                    if locating.ballot.is_some() && !self.setup.replies_arrive {
                         actions.push(Action::Answer(at, place, false));
                     }
                 }

@@ -1,7 +1,9 @@
 //! Explores models and prints what it finds.
 //!
-//! Without arguments: all of those that the tests explore. With `--deep`: larger
-//! ones as well, for minutes. With `--mutants`: those in which a rule is broken.
+//! Without arguments: all of those that the tests explore. `--deep` takes larger
+//! ones as well, for minutes. `--mutants` takes those in which a rule is broken,
+//! and `--guarded` those in which nobody notices. `--brief` leaves out the way
+//! to a counterexample, `--named` keeps the names of members the same along it.
 //! Any other argument chooses the models whose name contains it.
 
 use std::io::Write;
@@ -14,7 +16,15 @@ fn main() -> ExitCode {
     let (flags, names): (Vec<String>, Vec<String>) =
         std::env::args().skip(1).partition(|argument| argument.starts_with("--"));
     let has = |flag: &str| flags.iter().any(|given| given == flag);
-    let mut setups = if has("--mutants") { catalogue::mutants() } else { catalogue::models() };
+    let broken = has("--mutants");
+    let mut setups = match (broken, has("--guarded")) {
+        (_, true) => catalogue::doubly_guarded(),
+        (true, false) => catalogue::mutants(),
+        (false, false) => catalogue::models(),
+    };
+    if has("--deep") {
+        setups.extend(if broken { catalogue::deep_mutants() } else { catalogue::deep() });
+    }
     setups.retain(|setup| names.is_empty() || names.iter().any(|name| setup.name.contains(name)));
     let mut out = std::io::stdout().lock();
     let mut unexpected = false;
@@ -22,7 +32,7 @@ fn main() -> ExitCode {
         setup.named |= has("--named");
         let mutation = setup.mutation;
         let explored = explore(setup, 2);
-        unexpected |= explored.counterexamples.is_empty() == mutation.is_some();
+        unexpected |= explored.counterexamples.is_empty() == broken;
         let rule = mutation.map_or(String::new(), |mutation| format!("{mutation:?}: "));
         let told = if has("--brief") { explored.summary() } else { explored.to_string() };
         if writeln!(out, "{rule}{told}").is_err() {

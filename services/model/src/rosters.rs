@@ -231,8 +231,8 @@ impl World {
         let joined =
             !self.setup.joins || book.state(self.setup.members) == Some(MemberState::Active);
         let settled = self.setup.goal.is_none_or(|goal| book.policy.is_settled_at(goal));
-        let places: usize = self.setup.clients.iter().map(Vec::len).sum();
-        let answered = state.history.ops().filter(|op| op.told.is_some()).count() == places;
+        let asks: usize = self.setup.clients.iter().map(Vec::len).sum();
+        let answered = state.history.ops().filter(|op| op.told.is_some()).count() == asks;
         let let_go = self.setup.homes.is_empty()
             || state
                 .nodes

@@ -21,6 +21,8 @@ pub struct Setup {
     pub clients: Vec<Vec<Ask>>,
     /// Who holds content 9 from the start; it was acknowledged if anybody does.
     pub initial: Vec<usize>,
+    /// Who alone took content 8 of a write that was never answered.
+    pub unacknowledged: Option<usize>,
     /// How often the clock ticks.
     pub ticks: u64,
     /// How many ticks the window has.
@@ -38,6 +40,8 @@ pub struct Setup {
     /// Sends each write to everybody who answered. Messages may be lost, so
     /// this includes every choice of R of them.
     pub everywhere: bool,
+    /// Loses no replies to what arrived: less is explored.
+    pub replies_arrive: bool,
     /// Whether a member that looks after its copy hears the others at one
     /// moment.
     pub looks_at_once: bool,
@@ -69,6 +73,7 @@ impl Setup {
             policy: Policy::settled(1, replicas),
             clients: Vec::new(),
             initial: Vec::new(),
+            unacknowledged: None,
             ticks: 0,
             window: 2,
             promise_ticks: None,
@@ -77,6 +82,7 @@ impl Setup {
             duplicates: false,
             damaged: None,
             everywhere: false,
+            replies_arrive: false,
             looks_at_once: true,
             repairers: Vec::new(),
             homes: Vec::new(),

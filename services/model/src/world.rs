@@ -10,7 +10,7 @@ use stateright::{Model, Property};
 
 use crate::book::{Book, Place, Views};
 use crate::client::{Client, Phase};
-use crate::history::History;
+use crate::history::{Ask, History};
 use crate::mutation::Mutation;
 use crate::node::{Held, Node, Packet, moment};
 use crate::setup::Setup;
@@ -245,16 +245,24 @@ impl Model for World {
         if let Some(damaged) = setup.damaged {
             Arc::make_mut(&mut nodes[damaged]).damaged = true;
         }
-        let client = Client { begun: 0, phase: Phase::Idle, retried: false, last: None, book };
+        let idle = Client { begun: 0, phase: Phase::Idle, retried: false, last: None, book };
         let stored = !setup.initial.is_empty();
-        let places = setup.clients.iter().map(Vec::len).sum();
+        let asks: usize = setup.clients.iter().map(Vec::len).sum();
+        let mut history = History::new(stored.then_some(9), asks + 1);
+        if let Some(place) = setup.unacknowledged {
+            let held = Held { version: Version::from_parts(2, 0), content: Some(8) };
+            let node = Arc::make_mut(&mut nodes[place]);
+            node.held = Some(held);
+            node.floor = Some(held.version);
+            history.begin(asks, Ask::Put(8));
+        }
         vec![State {
             tick: 0,
             upkeep: vec![Upkeep::Nothing; nodes.len()],
             nodes,
-            clients: vec![Arc::new(client); setup.clients.len()],
+            clients: setup.clients.iter().map(|_| Arc::new(idle.clone())).collect(),
             packets: BTreeSet::new(),
-            history: History::new(stored.then_some(9), places),
+            history,
             told: stored.then_some(initial.version),
             restarts: setup.restarts,
             policy_before: setup.policy,
@@ -276,7 +284,9 @@ impl Model for World {
             if waits {
                 actions.push(Action::Deliver(Arc::clone(packet), true));
             }
-            actions.push(Action::Deliver(Arc::clone(packet), false));
+            if !waits || !self.setup.replies_arrive {
+                actions.push(Action::Deliver(Arc::clone(packet), false));
+            }
         }
         for place in &self.setup.repairers {
             self.upkeep_actions(state, *place, actions);
@@ -320,7 +330,7 @@ impl Model for World {
             }
             Action::Hear(at, from) => {
                 let other = Arc::clone(&state.nodes[from].book);
-                self.merge(&mut state.client(at).book, &other);
+                self.meet(&mut state.client(at).book, &other);
                 true
             }
             Action::Look(own) => self.look(&mut state, own),
