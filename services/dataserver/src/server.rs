@@ -1,7 +1,7 @@
 //! Runs a data server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_bus::Topic;
@@ -13,14 +13,13 @@ use holdfast_coordinator::service::{
 };
 use holdfast_core::roster::MemberState;
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
-use holdfast_store::{Store, StoreError};
+use holdfast_store::Store;
 use holdfast_telemetry::admin::Health;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::{Phase, Shutdown};
 use http::StatusCode;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::info;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
@@ -46,6 +45,8 @@ use crate::routes;
 use crate::scrub::{self, ScrubHandle, ScrubParts};
 use crate::staging::StagingTable;
 use crate::steward::Steward;
+use crate::volume::Opening;
+pub use crate::volume::Volume;
 
 /// What a data server listens to: heartbeats too, since data servers keep the
 /// roster.
@@ -53,9 +54,6 @@ pub const TOPICS: [Topic; 3] = Topic::ALL;
 
 /// How often the gauges of the volume are set.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often it is told how far reading the log has come.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is checked whether a sync has failed.
 const POISON_CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -73,6 +71,22 @@ pub async fn run(
     shutdown: Shutdown,
     listening: oneshot::Sender<Ports>,
 ) -> Result<(), StartError> {
+    run_with(runtime, config, metrics, connection, shutdown, listening, Volume::Log).await
+}
+
+/// [`run`], on a volume of whichever kind.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    runtime: Runtime,
+    config: DataServerConfig,
+    metrics: Metrics,
+    connection: BusConnection,
+    shutdown: Shutdown,
+    listening: oneshot::Sender<Ports>,
+    volume: Volume,
+) -> Result<(), StartError> {
     let settings = &config.common;
     let opening = Arc::new(Opening::default());
     let admin =
@@ -83,7 +97,7 @@ pub async fn run(
     if let Some(retired) = set_aside {
         info!(%retired, "the member of this volume has retired; its records are set aside, and the volume is that of a new member");
     }
-    let store = open_store(&runtime, &config, &metrics, opening).await?;
+    let store = volume.open(&runtime, &config.volume, &metrics, opening).await?;
     let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
         .map_err(|error| StartError::Volume(Box::new(error)))?;
@@ -288,54 +302,6 @@ fn stop_when_poisoned(runtime: &Runtime, store: Arc<dyn Store>, shutdown: Shutdo
     })
 }
 
-async fn open_store(
-    runtime: &Runtime,
-    config: &DataServerConfig,
-    metrics: &Metrics,
-    opening: Arc<Opening>,
-) -> Result<Arc<dyn Store>, StartError> {
-    let (root, options) = (config.volume.storage_root.clone(), config.volume.options());
-    let progress = tell_progress(runtime.clone(), opening);
-    let opened = LogStore::open_with_progress(runtime.clone(), root, options, progress);
-    let store = opened.await.map_err(volume_error)?;
-    tell_report(store.report());
-    store.metrics().register(metrics.registry())?;
-    Ok(Arc::new(store))
-}
-
-fn volume_error(error: StoreError) -> StartError {
-    match error {
-        StoreError::Poisoned { reason } => StartError::VolumeFailed { reason },
-        error => StartError::Volume(Box::new(error)),
-    }
-}
-
-/// A log that takes long to read says so.
-fn tell_progress(runtime: Runtime, opening: Arc<Opening>) -> impl FnMut(Progress) + Send + 'static {
-    let mut told = runtime.now();
-    move |Progress { done_bytes, total_bytes }| {
-        opening.done_bytes.store(done_bytes, Ordering::Relaxed);
-        opening.total_bytes.store(total_bytes, Ordering::Relaxed);
-        if runtime.now().saturating_sub(told) >= PROGRESS_INTERVAL {
-            told = runtime.now();
-            info!(done_bytes, total_bytes, "reading the log");
-        }
-    }
-}
-
-fn tell_report(report: &OpenReport) {
-    let OpenReport { replayed_bytes, damaged_count, doubtful_count, .. } = *report;
-    info!(replayed_bytes, "the volume is open");
-    if damaged_count > 0 || doubtful_count > 0 {
-        error!(
-            damaged_count,
-            doubtful_count,
-            "the log is damaged: what cannot be told is answered with an error; stop this data \
-             server and run holdfast-dataserver fsck"
-        );
-    }
-}
-
 async fn describe_own(
     config: &DataServerConfig,
     identity: &Identity,
@@ -353,27 +319,6 @@ async fn describe_own(
         weight: u32::try_from(gib).unwrap_or(u32::MAX),
         zone: config.zone.clone(),
     })
-}
-
-/// How far a volume that is being opened has come.
-#[derive(Debug, Default)]
-struct Opening {
-    done_bytes: AtomicU64,
-    /// 0 while it is not known.
-    total_bytes: AtomicU64,
-}
-
-impl Health for Opening {
-    fn readiness(&self) -> Result<(), Vec<String>> {
-        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
-        let reason = match self.total_bytes.load(Ordering::Relaxed) {
-            0 => "opening the volume".to_owned(),
-            total_bytes => format!(
-                "opening the volume: {done_bytes} of {total_bytes} bytes of the log are read"
-            ),
-        };
-        Err(vec![reason])
-    }
 }
 
 /// A data server is ready once it is a member and its volume takes writes. A
