@@ -3,6 +3,7 @@
 //! | room | purpose |
 //! |---|---|
 //! | [`server`] | puts the parts together and runs them |
+//! | [`volume`] | what objects are kept in |
 //! | [`identity`], [`admission`] | who this is, and becoming a member |
 //! | [`report`], [`heartbeat`] | telling the others |
 //! | [`gate`] | all that may happen to a name; with [`floor`] |
@@ -42,3 +43,4 @@ pub mod staging;
 pub mod steward;
 #[cfg(test)]
 mod test_support;
+pub mod volume;

@@ -11,13 +11,12 @@ use holdfast_coordinator::service::{
     BusConnection, Ports, Servers, Sockets, StartError, end, open_admin_port,
 };
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
-use holdfast_store::{Store, StoreError};
+use holdfast_store::Store;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::Shutdown;
 use http::StatusCode;
 use tokio::sync::oneshot;
-use tracing::{error, info};
+use tracing::info;
 use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
@@ -44,6 +43,7 @@ use crate::routes;
 use crate::scrub::{self, ScrubHandle, ScrubParts};
 use crate::staging::StagingTable;
 use crate::steward::Steward;
+pub use crate::volume::Volume;
 
 /// What a data server listens to: heartbeats too, since data servers keep the
 /// roster.
@@ -51,9 +51,6 @@ pub const TOPICS: [Topic; 3] = Topic::ALL;
 
 /// How often the gauges of the volume are set.
 const GAUGE_INTERVAL: Duration = Duration::from_secs(10);
-
-/// How often it is told how far reading the log has come.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How often it is checked whether a sync has failed.
 const POISON_CHECK_INTERVAL: Duration = Duration::from_millis(200);
@@ -71,6 +68,22 @@ pub async fn run(
     shutdown: Shutdown,
     listening: oneshot::Sender<Ports>,
 ) -> Result<(), StartError> {
+    run_with(runtime, config, metrics, connection, shutdown, listening, Volume::Log).await
+}
+
+/// [`run`], on a volume of whichever kind.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_with(
+    runtime: Runtime,
+    config: DataServerConfig,
+    metrics: Metrics,
+    connection: BusConnection,
+    shutdown: Shutdown,
+    listening: oneshot::Sender<Ports>,
+    volume: Volume,
+) -> Result<(), StartError> {
     let settings = &config.common;
     let opening = Arc::new(Opening::default());
     let admin =
@@ -81,7 +94,7 @@ pub async fn run(
     if let Some(retired) = set_aside {
         info!(%retired, "the member of this volume has retired; its records are set aside, and the volume is that of a new member");
     }
-    let store = open_store(&runtime, &config, &metrics, opening).await?;
+    let store = volume.open(&runtime, &config.volume, &metrics, opening).await?;
     let identity = Identity::open(&runtime, &config.volume.storage_root)
         .await
         .map_err(|error| StartError::Volume(Box::new(error)))?;
@@ -284,54 +297,6 @@ fn stop_when_poisoned(runtime: &Runtime, store: Arc<dyn Store>, shutdown: Shutdo
         }
         shutdown.force();
     })
-}
-
-async fn open_store(
-    runtime: &Runtime,
-    config: &DataServerConfig,
-    metrics: &Metrics,
-    opening: Arc<Opening>,
-) -> Result<Arc<dyn Store>, StartError> {
-    let (root, options) = (config.volume.storage_root.clone(), config.volume.options());
-    let progress = tell_progress(runtime.clone(), opening);
-    let opened = LogStore::open_with_progress(runtime.clone(), root, options, progress);
-    let store = opened.await.map_err(volume_error)?;
-    tell_report(store.report());
-    store.metrics().register(metrics.registry())?;
-    Ok(Arc::new(store))
-}
-
-fn volume_error(error: StoreError) -> StartError {
-    match error {
-        StoreError::Poisoned { reason } => StartError::VolumeFailed { reason },
-        error => StartError::Volume(Box::new(error)),
-    }
-}
-
-/// A log that takes long to read says so.
-fn tell_progress(runtime: Runtime, opening: Arc<Opening>) -> impl FnMut(Progress) + Send + 'static {
-    let mut told = runtime.now();
-    move |Progress { done_bytes, total_bytes }| {
-        opening.done_bytes.store(done_bytes, Ordering::Relaxed);
-        opening.total_bytes.store(total_bytes, Ordering::Relaxed);
-        if runtime.now().saturating_sub(told) >= PROGRESS_INTERVAL {
-            told = runtime.now();
-            info!(done_bytes, total_bytes, "reading the log");
-        }
-    }
-}
-
-fn tell_report(report: &OpenReport) {
-    let OpenReport { replayed_bytes, damaged_count, doubtful_count, .. } = *report;
-    info!(replayed_bytes, "the volume is open");
-    if damaged_count > 0 || doubtful_count > 0 {
-        error!(
-            damaged_count,
-            doubtful_count,
-            "the log is damaged: what cannot be told is answered with an error; stop this data \
-             server and run holdfast-dataserver fsck"
-        );
-    }
 }
 
 async fn describe_own(

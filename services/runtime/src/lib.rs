@@ -65,22 +65,31 @@ pub trait Spawner: Send + Sync + fmt::Debug {
 }
 
 /// A handle to a running task. Dropping it leaves the task running.
-#[derive(Debug)]
 pub struct Task {
-    abort: tokio::task::AbortHandle,
+    abort: Box<dyn Fn() + Send + Sync>,
     done: tokio::sync::watch::Receiver<bool>,
 }
 
+impl fmt::Debug for Task {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task").field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
 impl Task {
-    /// Builds a handle; for implementations of [`Spawner`].
+    /// Builds a handle; for implementations of [`Spawner`]. `abort` ends the
+    /// task, and does nothing once it has ended.
     #[must_use]
-    pub fn new(abort: tokio::task::AbortHandle, done: tokio::sync::watch::Receiver<bool>) -> Self {
-        Self { abort, done }
+    pub fn new(
+        abort: impl Fn() + Send + Sync + 'static,
+        done: tokio::sync::watch::Receiver<bool>,
+    ) -> Self {
+        Self { abort: Box::new(abort), done }
     }
 
     /// Ends the task at its next wait.
     pub fn abort(&self) {
-        self.abort.abort();
+        (self.abort)();
     }
 
     /// Waits until the task has ended, whichever way. Cancel safe.

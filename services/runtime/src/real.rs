@@ -57,7 +57,7 @@ impl Spawner for TokioSpawner {
             future.await;
             let _ = done.send(true);
         });
-        Task::new(handle.abort_handle(), finished)
+        Task::new(move || handle.abort(), finished)
     }
 
     fn blocking(&self, work: Box<dyn FnOnce() + Send>) {

@@ -23,3 +23,4 @@ pub mod proxy;
 pub mod seed;
 pub mod wait;
 mod watchdog;
+pub mod workload;

@@ -7,30 +7,13 @@ use std::time::{Duration, Instant};
 
 use crate::client::{self, Response};
 use crate::history::{Action, MAX_OPERATIONS, Operation, Outcome};
+use crate::workload::{self, Asked, Dice};
 
 /// Keys that are used at a time.
 const KEYS: u64 = 5;
 
 /// Operations on one key before a new one takes its place.
 const OPERATIONS: usize = MAX_OPERATIONS - 24;
-
-/// A small random number generator (xorshift64*).
-#[derive(Debug)]
-pub(super) struct Dice(u64);
-
-impl Dice {
-    pub(super) fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    /// A number below `sides`.
-    pub(super) fn roll(&mut self, sides: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 11) % sides.max(1)
-    }
-}
 
 /// What the clients have done.
 #[derive(Debug)]
@@ -117,20 +100,7 @@ impl Load {
     ) {
         let value = self.values.fetch_add(1, Ordering::SeqCst);
         let known = seen.get(key).cloned();
-        let (action, header) = match (dice.roll(100), &known) {
-            (0..30, _) => (Action::Write(value), None),
-            (30..38, _) => (Action::Delete, None),
-            (38..48, _) => (Action::Create(value), Some(("If-None-Match", "*".to_owned()))),
-            (48..60, Some((etag, expected))) => {
-                (Action::Replace { expected: *expected, value }, Some(("If-Match", etag.clone())))
-            }
-            _ => (Action::Read, None),
-        };
-        let (method, body) = match action {
-            Action::Read => ("GET", Vec::new()),
-            Action::Delete => ("DELETE", Vec::new()),
-            _ => ("PUT", content(value)),
-        };
+        let Asked { action, method, header, body } = workload::ask(dice, known.as_ref(), value);
         let api = &self.apis[usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0)];
         let headers: Vec<(&str, &str)> =
             header.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -177,34 +147,17 @@ impl Load {
             }
             (Action::Read, 404) => Some(Outcome::Saw(None)),
             (Action::Read, _) => None,
-            (_, 200 | 204) => Some(Outcome::Done),
-            (_, 412) => Some(Outcome::Refused),
-            // These say that nothing was stored; it is held against them.
-            (_, 503)
-                if matches!(
-                    answer.code().as_str(),
-                    "no-quorum"
-                        | "write-failed"
-                        | "contended"
-                        | "no-data-servers"
-                        | "shutting-down"
-                ) =>
-            {
-                None
-            }
-            (_, 503) => Some(Outcome::Maybe),
-            (_, status) => {
+            (_, status) => workload::understand(status, &answer.code()).unwrap_or_else(|()| {
                 let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
                 wrong.push(format!("{key}: {action:?} was answered {status}: {}", answer.text()));
                 Some(Outcome::Maybe)
-            }
+            }),
         }
     }
 
     fn value_of(&self, key: &str, body: &[u8]) -> Option<u64> {
-        let text = String::from_utf8_lossy(body);
-        let value = text.split(';').next().and_then(|number| number.parse().ok());
-        if value.is_some_and(|value| content(value) == body) {
+        let value = workload::value_of(body);
+        if value.is_some() {
             return value;
         }
         let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
@@ -261,17 +214,4 @@ impl Load {
             count => Err(format!("{key} has {count} of {copies} copies: {}", answer.text())),
         }
     }
-}
-
-/// What is written for a value: the number and filling that depends on it. Some
-/// are large enough to be streamed.
-pub(super) fn content(value: u64) -> Vec<u8> {
-    let length = match value % 23 {
-        0 => 700_000 + value % 1_000,
-        1..5 => 20_000 + value % 7_000,
-        _ => value % 200,
-    };
-    let mut body = format!("{value};").into_bytes();
-    body.extend((0..length).map(|index| ((index.wrapping_mul(value | 1) >> 3) % 251) as u8));
-    body
 }

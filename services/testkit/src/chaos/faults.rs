@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use super::Links;
-use super::clients::Dice;
 use crate::cluster::ProcessCluster;
+use crate::workload::Dice;
 
 /// One kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,0 +1,249 @@
+//! Clients: what they ask for, and what they saw.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use holdfast_runtime::Runtime;
+use holdfast_testkit::history::{Action, MAX_OPERATIONS, Operation, Outcome};
+use holdfast_testkit::workload::{Asked, Dice, Seen, ask, understand, value_of};
+
+use crate::client::{Answer, Client};
+use crate::cluster::World;
+use crate::random::mix;
+
+/// Keys that are used at a time.
+const KEYS: u64 = 4;
+
+/// Operations on one key before a new one takes its place.
+const OPERATIONS: usize = MAX_OPERATIONS - 24;
+
+/// Who reads in the end.
+const READER: usize = usize::MAX;
+
+/// What the clients have done.
+#[derive(Debug)]
+pub struct Load {
+    world: World,
+    apis: Vec<String>,
+    think_millis: u64,
+    is_paused: AtomicBool,
+    is_over: AtomicBool,
+    values: AtomicU64,
+    /// By key; one history each.
+    histories: Mutex<BTreeMap<String, Vec<Operation>>>,
+    /// Key numbers in use and how often each was used.
+    keys: Mutex<Vec<(u64, usize)>>,
+    wrong: Mutex<Vec<String>>,
+    unavailable: AtomicU64,
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Load {
+    /// Nothing yet.
+    #[must_use]
+    pub fn new(world: World, apis: Vec<String>, think_millis: u64) -> Self {
+        Self {
+            world,
+            apis,
+            think_millis,
+            is_paused: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            values: AtomicU64::new(1),
+            histories: Mutex::default(),
+            keys: Mutex::new((0..KEYS).map(|key| (key, 0)).collect()),
+            wrong: Mutex::default(),
+            unavailable: AtomicU64::new(0),
+        }
+    }
+
+    /// No new requests, until it is lifted.
+    pub fn set_paused(&self, paused: bool) {
+        self.is_paused.store(paused, Ordering::SeqCst);
+    }
+
+    /// No new requests any more.
+    pub fn end(&self) {
+        self.is_over.store(true, Ordering::SeqCst);
+    }
+
+    /// What was seen of each key.
+    #[must_use]
+    pub fn histories(&self) -> BTreeMap<String, Vec<Operation>> {
+        locked(&self.histories).clone()
+    }
+
+    /// Answers that must never come.
+    #[must_use]
+    pub fn wrong(&self) -> Vec<String> {
+        locked(&self.wrong).clone()
+    }
+
+    /// Operations that were not possible.
+    #[must_use]
+    pub fn unavailable(&self) -> u64 {
+        self.unavailable.load(Ordering::SeqCst)
+    }
+
+    /// Works until it is over.
+    pub async fn run(self: Arc<Self>, client: usize, runtime: Runtime, seed: u64) {
+        let mut dice = Dice::new(mix(seed, client as u64));
+        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
+        let requests = Client::new(&runtime);
+        // Some give up soon.
+        let patience = Duration::from_secs(if client.is_multiple_of(3) { 1 } else { 12 });
+        while !self.is_over.load(Ordering::SeqCst) {
+            if !self.is_paused.load(Ordering::SeqCst) {
+                let key = self.key(&mut dice);
+                self.operate(client, &requests, patience, &key, &mut dice, &mut seen).await;
+            }
+            let pause = if dice.roll(4) == 0 { 0 } else { dice.roll(self.think_millis) };
+            runtime.sleep(Duration::from_millis(pause)).await;
+        }
+    }
+
+    /// A key in use; one that was used enough is replaced.
+    fn key(&self, dice: &mut Dice) -> String {
+        let mut keys = locked(&self.keys);
+        let place = usize::try_from(dice.roll(KEYS)).unwrap_or(0);
+        let Some((number, used)) = keys.get_mut(place) else { return String::new() };
+        if *used >= OPERATIONS {
+            *number += KEYS;
+            *used = 0;
+        }
+        *used += 1;
+        format!("/objects/key-{number}")
+    }
+
+    async fn operate(
+        &self,
+        client: usize,
+        requests: &Client,
+        patience: Duration,
+        key: &str,
+        dice: &mut Dice,
+        seen: &mut BTreeMap<String, Seen>,
+    ) {
+        let value = self.values.fetch_add(1, Ordering::SeqCst);
+        let Asked { action, method, header, body } = ask(dice, seen.get(key), value);
+        let place = usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0);
+        let Some(api) = self.apis.get(place) else { return };
+        let start = self.world.executor.now();
+        let answer = requests.send(api, method, key, header.as_ref(), body, patience).await;
+        let end = self.world.executor.now();
+        let outcome = match &answer {
+            Ok(answer) => self.outcome(key, action, answer, seen),
+            Err(_) => Some(Outcome::Maybe),
+        };
+        let told = answer.map_or_else(|error| error, |answer| answer.to_string());
+        self.world.trace.add(&format!("client {client} {key} {action:?} {api}: {told}"));
+        if matches!(outcome, None | Some(Outcome::Maybe)) {
+            self.unavailable.fetch_add(1, Ordering::SeqCst);
+        }
+        if let Some(outcome) = outcome {
+            self.record(key, Operation { client, start, end, action, outcome });
+        }
+    }
+
+    fn record(&self, key: &str, operation: Operation) {
+        locked(&self.histories).entry(key.to_owned()).or_default().push(operation);
+    }
+
+    /// `None` when it certainly had no effect and says nothing.
+    fn outcome(
+        &self,
+        key: &str,
+        action: Action,
+        answer: &Answer,
+        seen: &mut BTreeMap<String, Seen>,
+    ) -> Option<Outcome> {
+        match (action, answer.status) {
+            (Action::Read, 200) => {
+                let Some(value) = value_of(&answer.body) else {
+                    self.complain(format!("{key}: {} bytes that nobody wrote", answer.body.len()));
+                    return None;
+                };
+                seen.insert(key.to_owned(), (answer.etag.clone(), value));
+                Some(Outcome::Saw(Some(value)))
+            }
+            (Action::Read, 404) => Some(Outcome::Saw(None)),
+            (Action::Read, 503) => None,
+            (Action::Read, status) => {
+                self.complain(format!("{key}: a read was answered {status} {}", answer.code));
+                None
+            }
+            (_, status) => understand(status, &answer.code).unwrap_or_else(|()| {
+                self.complain(format!("{key}: {action:?} was answered {answer}"));
+                Some(Outcome::Maybe)
+            }),
+        }
+    }
+
+    fn complain(&self, what: String) {
+        locked(&self.wrong).push(what);
+    }
+
+    /// Reads every key through every api until all answer and all that is there
+    /// has `copies` equal copies.
+    ///
+    /// # Errors
+    /// What is missing, when it takes longer than `limit`.
+    pub async fn read_back(
+        &self,
+        runtime: &Runtime,
+        copies: usize,
+        limit: Duration,
+    ) -> Result<(), String> {
+        let deadline = self.world.executor.now() + limit;
+        let requests = Client::new(runtime);
+        let keys: Vec<String> = self.histories().into_keys().collect();
+        for key in keys {
+            while let Err(missing) = self.look(&requests, &key, copies).await {
+                if self.world.executor.now() > deadline {
+                    return Err(missing);
+                }
+                runtime.sleep(Duration::from_millis(500)).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn look(&self, requests: &Client, key: &str, copies: usize) -> Result<(), String> {
+        let limit = Duration::from_secs(12);
+        let mut seen = BTreeMap::new();
+        for api in &self.apis {
+            let start = self.world.executor.now();
+            let answer = requests.send(api, "GET", key, None, Vec::new(), limit).await;
+            let answer = answer.map_err(|error| format!("{key} through {api}: {error}"))?;
+            let outcome = self.outcome(key, Action::Read, &answer, &mut seen);
+            let Some(outcome) = outcome else {
+                return Err(format!("{key} through {api}: {answer}"));
+            };
+            let end = self.world.executor.now();
+            let read = Operation { client: READER, start, end, action: Action::Read, outcome };
+            let mut all = locked(&self.histories);
+            let history = all.entry(key.to_owned()).or_default();
+            // What is read again and again adds nothing.
+            history.retain(|one| one.client != READER || one.outcome != outcome);
+            history.push(read);
+        }
+        let path = key.replacen("/objects/", "/locate/", 1) + "?replicas";
+        let Some(api) = self.apis.first() else { return Ok(()) };
+        let answer = requests.send(api, "GET", &path, None, Vec::new(), limit).await?;
+        if answer.status == 404 {
+            return Ok(());
+        }
+        let listed: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+        let replicas = listed.as_array().cloned().unwrap_or_default();
+        let newest = replicas.first().and_then(|replica| replica.get("version"));
+        let equal = replicas.iter().filter(|replica| replica.get("version") == newest).count();
+        if equal >= copies {
+            return Ok(());
+        }
+        Err(format!("{key} has {equal} of {copies} copies: {listed}"))
+    }
+}

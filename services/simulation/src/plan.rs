@@ -1,0 +1,137 @@
+//! What a seed stands for.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use crate::random::{Random, mix};
+
+/// One kind of fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A data server dies at once and is started later.
+    Kill,
+    /// A data server ends in order and is started later.
+    Restart,
+    /// A data server stands still.
+    Pause,
+    /// No byte to or from a data server, and no broker.
+    Isolate,
+    /// No byte between two hosts, in one direction or both.
+    CutLink,
+    /// Every connection of a data server breaks.
+    Reset,
+    /// A data server has no broker, or one that hangs.
+    CutBroker,
+    /// A data server loses its disk.
+    Wipe,
+    /// An api dies at once and is started later.
+    KillApi,
+    /// An api stands still.
+    PauseApi,
+    /// The broker is gone.
+    StopBroker,
+    /// The broker hangs.
+    FreezeBroker,
+    /// A clock jumps.
+    Skew,
+    /// Everything to and from a host takes long.
+    Slow,
+    /// One data server more.
+    Add,
+    /// A data server is drained, and sometimes that is taken back.
+    Drain,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 16] = [
+        Self::Kill,
+        Self::Restart,
+        Self::Pause,
+        Self::Isolate,
+        Self::CutLink,
+        Self::Reset,
+        Self::CutBroker,
+        Self::Wipe,
+        Self::KillApi,
+        Self::PauseApi,
+        Self::StopBroker,
+        Self::FreezeBroker,
+        Self::Skew,
+        Self::Slow,
+        Self::Add,
+        Self::Drain,
+    ];
+}
+
+/// A run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Where all that is random comes from.
+    pub seed: u64,
+    /// Data servers in the beginning.
+    pub servers: usize,
+    /// `REPLICAS` in the beginning.
+    pub replicas: u32,
+    /// What the data servers are told afterwards, one after the other.
+    pub changes: Vec<u32>,
+    /// Apis.
+    pub apis: usize,
+    /// Clients.
+    pub clients: usize,
+    /// Longest pause of a client between two requests, in milliseconds.
+    pub think_millis: u64,
+    /// How long faults go on.
+    pub duration: Duration,
+    /// Which faults.
+    pub kinds: Vec<Kind>,
+    /// Faults at the same time.
+    pub most_faults: usize,
+    /// Longest time between two faults, in milliseconds.
+    pub calm_millis: u64,
+    /// How long messages of the broker take.
+    pub bus_delay: RangeInclusive<Duration>,
+    /// Part of the messages of the broker that is lost.
+    pub bus_loss: f64,
+    /// Part of the messages of the broker that comes twice.
+    pub bus_duplicates: f64,
+    /// Whether data servers know each other's addresses.
+    pub has_peers: bool,
+    /// How far wall clocks are off, in milliseconds.
+    pub skew_millis: u64,
+}
+
+impl Plan {
+    /// The run of a seed.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let random = Random::new(mix(seed, 0x706c_616e));
+        let pick = |choices: &[f64]| choices.get(random.place(choices.len())).copied();
+        let (servers, replicas, changes) = match random.below(10) {
+            0..7 => (5, 3, vec![]),
+            7..9 => (3, 2, vec![]),
+            _ => (5, 1, vec![3, 2]),
+        };
+        // Each seed leaves some kinds out: what one fault hides another may show.
+        let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|_| random.percent(55)).collect();
+        let delay = pick(&[0.002, 0.005, 0.02, 0.2]).unwrap_or_default();
+        Self {
+            seed,
+            servers,
+            replicas,
+            changes,
+            apis: 2,
+            clients: 3 + random.place(4),
+            think_millis: random.within(100, 400),
+            duration: Duration::from_secs(random.within(20, 60)),
+            kinds,
+            most_faults: 1 + random.place(3),
+            calm_millis: random.within(300, 3_000),
+            bus_delay: Duration::ZERO..=Duration::from_secs_f64(delay),
+            bus_loss: pick(&[0.0, 0.0, 0.01, 0.1, 0.3]).unwrap_or_default(),
+            bus_duplicates: pick(&[0.0, 0.02, 0.2]).unwrap_or_default(),
+            has_peers: random.percent(60),
+            skew_millis: if random.percent(40) { 600_000 } else { 200 },
+        }
+    }
+}

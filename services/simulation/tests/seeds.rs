@@ -1,0 +1,25 @@
+//! Seeds in the form for CI.
+
+use holdfast_simulation::many::run_many;
+use holdfast_simulation::run::run;
+
+/// How many seeds are run each time, always the same.
+const SEEDS: u64 = 50;
+
+#[test]
+fn no_seed_finds_anything_wrong() {
+    let failed = run_many(1, SEEDS, 2, |_| {});
+    let told: Vec<String> = failed.iter().map(ToString::to_string).collect();
+    assert!(
+        failed.is_empty(),
+        "{}\nagain with: cargo run --release -p holdfast-simulation -- --seed <seed> --trace",
+        told.join("\n")
+    );
+}
+
+#[test]
+fn a_seed_always_gives_the_same_run() {
+    for seed in [3, 11] {
+        assert_eq!(run(seed, false), run(seed, false));
+    }
+}
