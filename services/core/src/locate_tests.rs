@@ -331,3 +331,46 @@ fn while_copies_are_added_only_what_has_them_is_settled() {
     let located = round.outcome(0);
     assert!(located.complete && !located.settled && !located.is_certain());
 }
+
+#[test]
+fn a_round_proves_no_more_than_the_roster_with_which_it_began() {
+    let three = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    // Member 1 retires after the others have repaired what it had. The answer of
+    // member 2 may be from before that.
+    let mut round = Round::new(1, BTreeSet::new(), &three);
+    round.apply_answer(&answer(2, &[], &[]));
+    round.apply_view(&three_copies(&[(2, Heard), (3, Heard)]));
+    assert_eq!(round.waiting(), [id(3)], "who retired is not waited for");
+    assert!(!round.outcome(0).complete, "but counts");
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(!round.outcome(0).complete, "what it says does not");
+    round.apply_answer(&answer(3, &[], &[]));
+    assert!(round.outcome(0).complete);
+}
+
+#[test]
+fn what_reads_count_on_does_not_rise_within_a_round() {
+    let members = [(1, Heard), (2, Heard)];
+    let one = view(&members);
+    let two = View { policy: Policy::settled(1, 2), ..view(&members) };
+    let mut round = Round::new(1, BTreeSet::new(), &one);
+    round.apply_answer(&answer(1, &[], &[]));
+    round.apply_view(&two);
+    assert!(!round.outcome(0).complete, "raised meanwhile");
+    let mut round = Round::new(1, BTreeSet::new(), &two);
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(round.outcome(0).complete);
+    round.apply_view(&one);
+    assert!(!round.outcome(0).complete, "lowered meanwhile");
+}
+
+#[test]
+fn while_copies_become_more_a_version_is_settled_by_what_writes_make() {
+    let halfway = Policy { epoch: 1, replicas: 3, write_quorum: 2, read_quorum: 1 };
+    let members = [(1, Heard), (2, Heard), (3, Heard)];
+    let mut round = Round::new(1, BTreeSet::new(), &View { policy: halfway, ..view(&members) });
+    round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
+    round.apply_answer(&answer(2, &[], &[]));
+    round.apply_answer(&answer(3, &[], &[]));
+    assert!(round.outcome(0).complete && !round.outcome(0).settled);
+}

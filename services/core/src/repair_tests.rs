@@ -3,6 +3,7 @@ use crate::locate::Replica;
 use crate::node::Generation;
 use crate::object::{Digest, Kind, Metadata};
 use crate::stamp::Stamp;
+use proptest::prelude::*;
 
 const POLICY: Policy = Policy { epoch: 0, replicas: 3, write_quorum: 2, read_quorum: 2 };
 
@@ -128,4 +129,79 @@ fn a_tombstone_is_collected_when_nobody_has_anything_else() {
     assert_eq!(plan(id(1), &older, &homes, &POLICY), Plan::Rest);
     let missing = deleted(&[(1, 7), (2, 7)]);
     assert!(matches!(plan(id(1), &missing, &homes, &POLICY), Plan::Copy { .. }));
+}
+
+proptest! {
+    /// Whatever is held where: nothing goes that is not held where it belongs,
+    /// and no two members hand the same version over.
+    #[test]
+    fn copies_go_only_when_others_have_them(
+        held in prop::collection::btree_map(1u128..6, 1u64..4, 0..6),
+        homes in prop::collection::btree_set(1u128..6, 0..4),
+        settles in 1usize..4,
+    ) {
+        let held: Vec<(u128, u64)> = held.into_iter().collect();
+        let homes: Vec<NodeId> = homes.into_iter().map(id).collect();
+        let mut located = located(&held);
+        located.settled = located.lasting >= settles;
+        let newest: Vec<NodeId> = located.newest_holders().map(|replica| replica.node).collect();
+        let mut in_charge = 0;
+        for own in 1..=5 {
+            let holds = held.iter().any(|(node, _)| *node == own);
+            match plan(id(own), &located, &homes, &POLICY) {
+                Plan::Copy { stat, from, to } => {
+                    in_charge += 1;
+                    prop_assert_eq!(from.first(), Some(&id(own)));
+                    prop_assert_eq!(&from.iter().copied().collect::<std::collections::BTreeSet<_>>(), &newest.iter().copied().collect());
+                    prop_assert!(to.iter().all(|home| homes.contains(home) && !newest.contains(home)));
+                    prop_assert_eq!(Some(stat.version), located.newest().map(|replica| replica.stat.version));
+                }
+                Plan::LetGo { rely_on, .. } => {
+                    prop_assert!(newest.contains(&id(own)) && !rely_on.contains(&id(own)));
+                    prop_assert!(rely_on.len() >= POLICY.replicas());
+                    prop_assert!(rely_on.iter().all(|home| newest.contains(home)));
+                }
+                Plan::Forget { version } => {
+                    prop_assert!(holds && located.settled && !newest.contains(&id(own)));
+                    prop_assert!(held.contains(&(own, version.clock())));
+                }
+                Plan::Rest | Plan::Wait | Plan::Collect { .. } => {}
+            }
+        }
+        prop_assert!(in_charge <= 1);
+    }
+}
+
+fn roster_view(states: &[MemberState]) -> View {
+    let mut roster = crate::roster::Roster::of_policy(id(99), POLICY);
+    for (bits, state) in (1..).zip(states) {
+        roster.apply_entry(&crate::roster::Entry {
+            id: id(bits),
+            epoch: 0,
+            state: *state,
+            lost: *state == MemberState::Draining,
+            generation: Generation(1),
+            address: format!("ds-{bits}:80").parse().expect("an address"),
+            weight: 1,
+            zone: None,
+        });
+    }
+    crate::membership::Membership::new(Moment::from_secs(1), roster, Moment::ZERO)
+        .view(Moment::ZERO)
+}
+
+#[test]
+fn a_lost_member_is_retired_when_fewer_than_w_have_not_repaired() {
+    use MemberState::{Active, Draining};
+    let view = roster_view(&[Draining, Active, Active]);
+    let passed = |ids: &'static [u128]| move |node| ids.iter().any(|bits| id(*bits) == node);
+    assert!(may_retire(&view, id(1), passed(&[2, 3])));
+    assert!(!may_retire(&view, id(1), passed(&[2])), "two lack it, as many as W");
+    assert!(!may_retire(&view, id(1), passed(&[1, 2])), "its own pass counts for nothing");
+    assert!(!may_retire(&view, id(2), passed(&[1, 3])), "it does not drain");
+    // With a second one that drains, its pass is needed as well.
+    let two = roster_view(&[Draining, Draining, Active]);
+    assert!(!may_retire(&two, id(1), passed(&[3])));
+    // Two that are left would be too few for W.
+    assert!(!may_retire(&roster_view(&[Draining, Active]), id(1), passed(&[2])));
 }

@@ -143,3 +143,20 @@ fn a_bar_stands_where_a_promise_would_and_never_lowers_one() {
     promises.bar(&name("b"), version(5), seconds(1)).expect("room");
     assert!(promises.check(&name("b"), version(8), None, seconds(2)).is_err());
 }
+
+#[test]
+fn a_promise_made_again_lasts_anew_and_pins_of_each_asker_count() {
+    let mut promises = Promises::new(WINDOW);
+    promises.promise(&name("a"), version(5), None, seconds(0)).expect("free");
+    promises.promise(&name("a"), version(5), None, seconds(100)).expect("the same");
+    assert!(promises.check(&name("a"), version(4), None, seconds(219)).is_err());
+    assert!(promises.check(&name("a"), version(4), None, seconds(220)).is_ok());
+
+    let mut pins = Pins::new(WINDOW, seconds(0));
+    let held = Some(version(5));
+    pins.pin(&name("a"), version(5), held, asker(2), seconds(200)).expect("held");
+    pins.pin(&name("a"), version(5), held, asker(3), seconds(260)).expect("held");
+    assert_eq!(pins.begin(&name("a"), seconds(379)), Err(MustStay::Pinned));
+    assert_eq!(pins.begin(&name("b"), seconds(379)), Ok(()), "another name");
+    assert_eq!(pins.begin(&name("a"), seconds(380)), Ok(()));
+}

@@ -176,7 +176,7 @@ impl Load {
                 self.complain(format!("{key}: a read was answered {status} {}", answer.code));
                 None
             }
-            (_, status) => understand(status, &answer.code).unwrap_or_else(|()| {
+            (_, status) => understand(status, &answer.code).unwrap_or_else(|_| {
                 self.complain(format!("{key}: {action:?} was answered {answer}"));
                 Some(Outcome::Maybe)
             }),
