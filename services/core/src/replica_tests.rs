@@ -82,7 +82,7 @@ fn promises_are_bounded_and_end() {
         promises.promise(&name("more"), version(5), None, seconds(now))
     };
     assert_eq!(more(&mut promises, 119), Err(NoPromise::Full));
-    assert_eq!(promises.check(&name("0"), version(1), None, seconds(119)).is_err(), true);
+    assert!(promises.check(&name("0"), version(1), None, seconds(119)).is_err());
     assert_eq!(promises.check(&name("0"), version(1), None, seconds(120)), Ok(()));
     assert_eq!(more(&mut promises, 120), Ok(()));
     assert_eq!(promises.count(), 1);
