@@ -314,7 +314,6 @@ pub fn mutants() -> Vec<Setup> {
         lost_read().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::ReadQuorumBeforePass),
-        raise().with(Mutation::NoticeByNewPolicy),
         raise().with(Mutation::SettleByReadQuorum),
     ]
 }
@@ -337,5 +336,6 @@ pub fn doubly_guarded() -> Vec<Setup> {
         two_droppers().with(Mutation::NoPins),
         two_droppers().with(Mutation::LetGoWhenYoung),
         lost().with(Mutation::DrainUnnoticed),
+        raise().with(Mutation::NoticeByNewPolicy),
     ]
 }
