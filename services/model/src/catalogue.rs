@@ -284,7 +284,6 @@ pub fn deep() -> Vec<Setup> {
         drain_read(),
         three_droppers(),
         Setup { replies_arrive: false, ..forgetful() },
-        Setup { looks_at_once: false, name: "letting go, looking slowly", ..letting_go() },
     ]
 }
 
