@@ -1,5 +1,7 @@
 //! The models, and what each of them must notice.
 
+use holdfast_core::policy::Policy;
+
 use crate::history::Ask;
 use crate::mutation::Mutation;
 use crate::setup::Setup;
@@ -21,6 +23,17 @@ pub fn two_writers() -> Setup {
     Setup {
         clients: vec![vec![Ask::Put(1)], vec![Ask::Put(2)], vec![Ask::Read]],
         ..Setup::new("two writers and a reader", 3, 3)
+    }
+}
+
+/// The same with two members, one of which is enough for a locate.
+#[must_use]
+pub fn two_writers_two_members() -> Setup {
+    Setup {
+        name: "two writers and two members",
+        members: 2,
+        policy: Policy::settled(1, 2),
+        ..two_writers()
     }
 }
 
@@ -244,6 +257,7 @@ pub fn models() -> Vec<Setup> {
     vec![
         writes_and_reads(),
         two_writers(),
+        two_writers_two_members(),
         deletes(),
         damage(),
         create_twice(),
@@ -270,7 +284,6 @@ pub fn deep() -> Vec<Setup> {
         drain_read(),
         three_droppers(),
         Setup { replies_arrive: false, ..forgetful() },
-        Setup { looks_at_once: false, name: "letting go, looking slowly", ..letting_go() },
     ]
 }
 
@@ -281,7 +294,7 @@ pub fn mutants() -> Vec<Setup> {
         writes_and_reads().with(Mutation::AcknowledgeEarly),
         writes_and_reads().with(Mutation::AbsentWhenIncomplete),
         writes_and_reads().with(Mutation::NoWriteBack),
-        two_writers().with(Mutation::RetryUnknown),
+        Setup { replies_arrive: true, ..two_writers_two_members() }.with(Mutation::RetryUnknown),
         deletes().with(Mutation::TrustLoneTombstone),
         damage().with(Mutation::UnreadableIsAbsent),
         create_twice().with(Mutation::CountSuperseded),
@@ -300,7 +313,6 @@ pub fn mutants() -> Vec<Setup> {
         lost_read().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::ReadQuorumBeforePass),
-        raise().with(Mutation::NoticeByNewPolicy),
         raise().with(Mutation::SettleByReadQuorum),
     ]
 }
@@ -323,5 +335,6 @@ pub fn doubly_guarded() -> Vec<Setup> {
         two_droppers().with(Mutation::NoPins),
         two_droppers().with(Mutation::LetGoWhenYoung),
         lost().with(Mutation::DrainUnnoticed),
+        raise().with(Mutation::NoticeByNewPolicy),
     ]
 }

@@ -33,6 +33,7 @@ fn main() -> ExitCode {
         let mutation = setup.mutation;
         let explored = explore(setup, 2);
         unexpected |= explored.counterexamples.is_empty() == broken;
+        unexpected |= !broken && !explored.exhausted;
         let rule = mutation.map_or(String::new(), |mutation| format!("{mutation:?}: "));
         let told = if has("--brief") { explored.summary() } else { explored.to_string() };
         if writeln!(out, "{rule}{told}").is_err() {

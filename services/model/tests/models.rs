@@ -24,6 +24,7 @@ fn writes_reads_and_deletes() {
 #[test]
 fn two_writers() {
     holds(catalogue::two_writers());
+    holds(catalogue::two_writers_two_members());
 }
 
 #[test]
