@@ -30,12 +30,12 @@ FROM ${RUST} AS build
 ARG PROFILE=dist
 WORKDIR /src
 COPY --from=manifests /src .
-RUN cargo build --locked --profile "${PROFILE}" --workspace --exclude holdfast-testkit --exclude holdfast-model --bins
+RUN cargo build --locked --profile "${PROFILE}" --workspace --exclude holdfast-testkit --exclude holdfast-model --exclude holdfast-simulation --bins
 COPY services services
 # The stubs were built after the sources were written: without this, cargo takes
 # them for current.
 RUN rm -rf target/*/.fingerprint/holdfast* \
-    && cargo build --locked --profile "${PROFILE}" --workspace --exclude holdfast-testkit --exclude holdfast-model --bins \
+    && cargo build --locked --profile "${PROFILE}" --workspace --exclude holdfast-testkit --exclude holdfast-model --exclude holdfast-simulation --bins \
     && mkdir -p /out/bin /out/data \
     && find target/*/ -maxdepth 1 -type f -perm -u+x -exec cp {} /out/bin/ \; \
     && strip /out/bin/* \
