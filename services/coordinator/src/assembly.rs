@@ -1,6 +1,7 @@
 //! The parts that an api and a data server have in common, put together.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_bus::{Bus, Message};
 use holdfast_core::node::NodeId;
@@ -17,6 +18,10 @@ use crate::metrics::{ClusterMetrics, LocateMetrics, ObjectMetrics};
 use crate::objects::{Objects, ObjectsConfig};
 use crate::service::{StartError, http_client};
 use crate::settings::CommonSettings;
+
+/// How long a member may at least take to persist a change of the roster: a sync
+/// on a busy disk.
+const LEAST_LIMIT: Duration = Duration::from_secs(5);
 
 /// What a data server adds: it is a member itself, and keeps the roster.
 pub struct OwnMembership {
@@ -107,7 +112,7 @@ impl Coordinator {
             cluster: self.cluster.clone(),
             data_servers: self.data_servers.clone(),
             own: self.own,
-            limit: settings.heartbeat_interval,
+            limit: settings.heartbeat_interval.max(LEAST_LIMIT),
         };
         Operators { runtime: runtime.clone(), changer }
     }

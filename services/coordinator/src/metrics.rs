@@ -31,6 +31,7 @@ pub struct ClusterMetrics {
     pub(crate) heartbeats_received: IntCounterVec,
     pub(crate) heartbeats_dropped: IntCounterVec,
     pub(crate) last_received: GaugeVec,
+    pub(crate) clock_skew: GaugeVec,
     pub(crate) heartbeat_interval: Histogram,
     pub(crate) heartbeat_delay: Histogram,
     pub(crate) data_servers: IntGaugeVec,
@@ -88,6 +89,12 @@ impl ClusterMetrics {
             "When a data server was last heard, as Unix time.",
             &["dataserver"],
         )?;
+        let clock_skew = metrics.gauges(
+            "holdfast_clock_skew_seconds",
+            "How far the wall clock of a data server was ahead of this process's when its last \
+             heartbeat came; what the message took on its way makes it less.",
+            &["dataserver"],
+        )?;
         let data_servers = metrics.int_gauges(
             "holdfast_dataservers",
             "Data servers known, by state.",
@@ -96,6 +103,7 @@ impl ClusterMetrics {
         let made = Self {
             heartbeats_received,
             last_received,
+            clock_skew,
             data_servers,
             heartbeats_dropped: labelled(
                 metrics.counters(
@@ -155,6 +163,7 @@ impl ClusterMetrics {
         // An address that was never heard has no series.
         let _ = self.heartbeats_received.remove_label_values(&[address.as_str()]);
         let _ = self.last_received.remove_label_values(&[address.as_str()]);
+        let _ = self.clock_skew.remove_label_values(&[address.as_str()]);
     }
 
     pub(crate) fn on_view(&self, view: &View) {

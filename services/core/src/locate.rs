@@ -36,12 +36,13 @@ pub struct Located {
     pub answered: Vec<NodeId>,
     /// Whether so few are unheard that no acknowledged write can be hidden.
     pub complete: bool,
-    /// How many members have the newest version, of those that neither drain
-    /// nor have retired.
+    /// How many members have the newest version and can read it, of those that
+    /// neither drain nor have retired.
     pub lasting: usize,
     /// Whether the newest version is certain to be found again: as many such
-    /// members have it as reads count on. What is not must be written to that
-    /// many before anybody is told of it.
+    /// members have it as reads count on, or will count on once the number of
+    /// copies has been raised. What is not must be written to W members before
+    /// anybody is told of it.
     pub settled: bool,
     /// Median of the wall clocks of those that answered, Unix milliseconds.
     pub clock_millis: Option<u64>,
@@ -50,6 +51,8 @@ pub struct Located {
     /// When each of those that answered did: to be given back with whatever is
     /// done because of this answer.
     pub stamps: BTreeMap<NodeId, Stamp>,
+    /// On how many members a version is settled; on 1, whatever is found is.
+    pub settling: usize,
     /// When members answered before this locate. A stamp that is older than need
     /// be is refused a little earlier, that is all.
     pub earlier: Arc<BTreeMap<NodeId, Stamp>>,
@@ -79,6 +82,13 @@ impl Located {
     pub fn newest_holders(&self) -> impl Iterator<Item = &Replica> {
         let newest = self.newest().map(|replica| replica.stat.version);
         self.replicas.iter().filter(move |replica| Some(replica.stat.version) == newest)
+    }
+
+    /// Whether the newest version may be told: it is settled, or there is but one
+    /// copy of anything.
+    #[must_use]
+    pub fn is_certain(&self) -> bool {
+        self.settled || self.settling <= 1
     }
 
     /// When this member answered, if it did.
@@ -165,6 +175,11 @@ enum Asked {
 #[derive(Debug)]
 pub struct Round {
     quorum: ReadQuorum,
+    /// How many members make a version settled. While the number of copies is
+    /// raised, writes make more copies than reads count on yet; a version that
+    /// was shown to somebody must be on as many, or it is lost to reads that
+    /// count on them later.
+    settling: usize,
     names: usize,
     /// Names for which a promise is asked: who does not give it counts as
     /// unheard.
@@ -184,6 +199,7 @@ impl Round {
     pub fn new(names: usize, promises: BTreeSet<u32>, view: &View) -> Self {
         let mut round = Self {
             quorum: ReadQuorum::of(view),
+            settling: 1,
             names,
             promises,
             asked: BTreeMap::new(),
@@ -200,6 +216,7 @@ impl Round {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
         self.quorum = ReadQuorum::of(view);
+        self.settling = view.policy.read_quorum().max(view.policy.write_quorum());
         self.counting =
             view.members.iter().filter(|member| member.counts()).map(|member| member.id).collect();
         self.asked.retain(|id, _| members.contains_key(id));
@@ -301,16 +318,17 @@ impl Round {
         let unheard = self.asked.values().filter(|a| !matches!(a, Asked::Answered { .. })).count();
         !unknown_anywhere
             && self.quorum.allows(unheard)
-            && (self.quorum.is_single_copy() || self.is_settled())
+            && (self.settling <= 1 || self.is_settled())
     }
 
     /// Whether every name is either settled or was not found at all.
     fn is_settled(&self) -> bool {
         let mut newest: BTreeMap<u32, (Version, usize)> = BTreeMap::new();
         for (id, asked) in &self.asked {
-            let Asked::Answered { found, .. } = asked else { continue };
-            let lasting = usize::from(self.counting.contains(id));
+            let Asked::Answered { found, unknown, .. } = asked else { continue };
             for (index, stat) in found {
+                let lasts = self.counting.contains(id) && !unknown.contains(index);
+                let lasting = usize::from(lasts);
                 let (version, holders) = newest.entry(*index).or_insert((stat.version, 0));
                 match stat.version.cmp(version) {
                     std::cmp::Ordering::Greater => (*version, *holders) = (stat.version, lasting),
@@ -319,14 +337,15 @@ impl Round {
                 }
             }
         }
-        newest.values().all(|(_, holders)| *holders >= self.quorum.write_quorum)
+        newest.values().all(|(_, holders)| *holders >= self.settling)
     }
 
     /// What is known now of the name at place `index`. Members still waited for
     /// count as unheard.
     #[must_use]
     pub fn outcome(&self, index: u32) -> Located {
-        let mut located = Located { quorum: self.quorum, ..Located::default() };
+        let (quorum, settling) = (self.quorum, self.settling);
+        let mut located = Located { quorum, settling, ..Located::default() };
         let mut clocks = Vec::new();
         for (id, asked) in &self.asked {
             match asked {
@@ -360,9 +379,9 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
-        located.lasting =
-            located.newest_holders().filter(|holder| self.counting.contains(&holder.node)).count();
-        located.settled = located.lasting >= self.quorum.write_quorum;
+        let lasts = |node: &NodeId| self.counting.contains(node) && located.answered.contains(node);
+        located.lasting = located.newest_holders().filter(|holder| lasts(&holder.node)).count();
+        located.settled = located.lasting >= self.settling;
         let somebody_heard = located.unheard.len() < self.asked.len();
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.

@@ -303,3 +303,31 @@ fn the_highest_floor_and_every_stamp_are_kept() {
     let millis = |node| located.stamp(id(node)).map(|stamp| stamp.mono_millis);
     assert_eq!((millis(1), millis(2), millis(3)), (Some(4), Some(6), None));
 }
+
+#[test]
+fn a_copy_that_cannot_be_read_shows_its_version_and_does_not_count() {
+    let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let held = [(0, stat(9, Kind::Object))];
+    let mut round = Round::new(1, BTreeSet::new(), &all);
+    round.apply_answer(&answer(1, &held, &[0]));
+    round.apply_answer(&answer(2, &held, &[]));
+    assert!(!round.is_decided());
+    round.apply_answer(&answer(3, &[], &[]));
+    let located = round.outcome(0);
+    assert_eq!((located.lasting, located.settled, located.complete), (1, false, true));
+    assert_eq!(located.newest_holders().count(), 2);
+    assert_eq!(located.unheard, [id(1)]);
+}
+
+#[test]
+fn while_copies_are_added_only_what_has_them_is_settled() {
+    let mut raised = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    raised.policy.read_quorum = 1;
+    let held = [(0, stat(9, Kind::Object))];
+    let mut round = Round::new(1, BTreeSet::new(), &raised);
+    for (node, found) in [(1, &held[..]), (2, &[]), (3, &[])] {
+        round.apply_answer(&answer(node, found, &[]));
+    }
+    let located = round.outcome(0);
+    assert!(located.complete && !located.settled && !located.is_certain());
+}

@@ -9,7 +9,7 @@ use crate::locate::Located;
 use crate::membership::{Hearing, Moment, View};
 use crate::name::ObjectName;
 use crate::node::NodeId;
-use crate::object::Stat;
+use crate::object::{Kind, Stat};
 use crate::placement::{Candidate, choose_owners};
 use crate::policy::Policy;
 use crate::roster::MemberState;
@@ -43,6 +43,12 @@ pub enum Plan {
         /// The members that should have it, and do.
         rely_on: Vec<NodeId>,
     },
+    /// Nobody has anything but this tombstone: once it is old enough, all may
+    /// forget it together.
+    Collect {
+        /// The tombstone's version.
+        version: Version,
+    },
 }
 
 /// The members that may hold copies for good, as placement wants them: active
@@ -69,12 +75,19 @@ pub fn homes(name: &ObjectName, candidates: &[Candidate], policy: &Policy) -> Ve
 }
 
 /// Which holder of the newest version sees to its copies: the first of those
-/// that should hold it, or any.
+/// that should hold it, or any. Preferably one that can read its copy.
 #[must_use]
 pub fn in_charge(located: &Located, homes: &[NodeId]) -> Option<NodeId> {
-    let holds = |node: &NodeId| located.newest_holders().any(|replica| replica.node == *node);
+    let good = good_holders(located);
     let any = || located.newest_holders().map(|replica| replica.node).min();
-    homes.iter().copied().find(holds).or_else(any)
+    let home = homes.iter().copied().find(|home| good.contains(home));
+    home.or_else(|| good.iter().copied().min()).or_else(any)
+}
+
+/// The members that have the newest version and can read it.
+fn good_holders(located: &Located) -> Vec<NodeId> {
+    let holders = located.newest_holders().map(|replica| replica.node);
+    holders.filter(|node| located.answered.contains(node)).collect()
 }
 
 /// What the member `own` does about a name that it has, when `located` says who
@@ -82,7 +95,6 @@ pub fn in_charge(located: &Located, homes: &[NodeId]) -> Option<NodeId> {
 #[must_use]
 pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -> Plan {
     let Some(held) = located.replicas.iter().find(|replica| replica.node == own) else {
-        // A copy that cannot be read is mended by whoever has a good one.
         return if located.complete { Plan::Rest } else { Plan::Wait };
     };
     if !located.complete {
@@ -95,19 +107,28 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
         let superseded = located.settled && !is_home;
         return if superseded { Plan::Forget { version: held.stat.version } } else { Plan::Rest };
     }
-    let holders: Vec<NodeId> = located.newest_holders().map(|replica| replica.node).collect();
+    // A copy that cannot be read is mended by whoever has a good one.
+    let holders = good_holders(located);
     let missing: Vec<NodeId> = homes
         .iter()
         .copied()
         .filter(|home| !holders.contains(home) && located.stamp(*home).is_some())
         .collect();
-    if !missing.is_empty() && in_charge(located, homes) == Some(own) {
+    let is_in_charge = in_charge(located, homes) == Some(own);
+    if !missing.is_empty() && is_in_charge && holders.contains(&own) {
         let others = holders.iter().copied().filter(|holder| *holder != own);
         let from = std::iter::once(own).chain(others).collect();
         return Plan::Copy { stat: held.stat.clone(), from, to: missing };
     }
     let all_home =
         homes.len() >= policy.replicas() && homes.iter().all(|home| holders.contains(home));
+    let only_tombstones = located
+        .replicas
+        .iter()
+        .all(|replica| replica.stat.kind == Kind::Tombstone && holders.contains(&replica.node));
+    if only_tombstones && all_home && located.unheard.is_empty() && is_in_charge {
+        return Plan::Collect { version: held.stat.version };
+    }
     if !is_home && all_home {
         return Plan::LetGo { version: held.stat.version, rely_on: homes.to_vec() };
     }

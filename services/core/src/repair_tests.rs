@@ -95,3 +95,37 @@ fn nothing_is_decided_on_an_incomplete_answer() {
         }
     }
 }
+
+#[test]
+fn a_copy_that_cannot_be_read_is_mended_by_who_has_a_good_one() {
+    let homes = [id(1), id(2), id(3)];
+    let mut damaged = located(&[(1, 7), (2, 7), (3, 7), (4, 7)]);
+    damaged.answered.retain(|node| *node != id(1));
+    damaged.unheard.push(id(1));
+    assert_eq!(plan(id(1), &damaged, &homes, &POLICY), Plan::Rest);
+    let from = vec![id(2), id(3), id(4)];
+    let copy = Plan::Copy { stat: stat(7), from, to: vec![id(1)] };
+    assert_eq!(plan(id(2), &damaged, &homes, &POLICY), copy);
+    assert_eq!(plan(id(4), &damaged, &homes, &POLICY), Plan::Rest, "it is still needed");
+}
+
+#[test]
+fn a_tombstone_is_collected_when_nobody_has_anything_else() {
+    let homes = [id(1), id(2), id(3)];
+    let deleted = |held: &[(u128, u64)]| {
+        let mut located = located(held);
+        located.replicas.iter_mut().for_each(|replica| replica.stat.kind = Kind::Tombstone);
+        located
+    };
+    let everywhere = deleted(&[(1, 7), (2, 7), (3, 7), (4, 7)]);
+    let version = Version::from_parts(7, 1);
+    assert_eq!(plan(id(1), &everywhere, &homes, &POLICY), Plan::Collect { version });
+    assert_eq!(plan(id(2), &everywhere, &homes, &POLICY), Plan::Rest, "one sees to it");
+    let silent = Located { unheard: vec![id(5)], ..everywhere.clone() };
+    assert_eq!(plan(id(1), &silent, &homes, &POLICY), Plan::Rest);
+    let mut older = everywhere.clone();
+    older.replicas[3].stat = stat(6);
+    assert_eq!(plan(id(1), &older, &homes, &POLICY), Plan::Rest);
+    let missing = deleted(&[(1, 7), (2, 7)]);
+    assert!(matches!(plan(id(1), &missing, &homes, &POLICY), Plan::Copy { .. }));
+}

@@ -129,6 +129,36 @@ impl Promises {
         Ok(())
     }
 
+    /// Takes nothing below `version` for `name` from now on, whatever was promised
+    /// before: a tombstone of this version is about to be forgotten. The caller
+    /// must have raised its floor, and nothing older may be here.
+    ///
+    /// # Errors
+    /// [`NoPromise::Full`].
+    pub fn bar(
+        &mut self,
+        name: &ObjectName,
+        version: Version,
+        now: Moment,
+    ) -> Result<(), NoPromise> {
+        let given = self.get(name, now);
+        if self.given.len() >= MAX_PROMISES && !self.given.contains_key(name) {
+            self.expire(now);
+            if self.given.len() >= MAX_PROMISES {
+                return Err(NoPromise::Full);
+            }
+        }
+        // A promise of something newer bars this too, and lasts longer for it.
+        self.given.insert(name.clone(), (given.map_or(version, |given| given.max(version)), now));
+        Ok(())
+    }
+
+    /// Whether everything below `version` is barred for `name`.
+    #[must_use]
+    pub fn bars(&self, name: &ObjectName, version: Version, now: Moment) -> bool {
+        self.get(name, now).is_some_and(|given| given >= version)
+    }
+
     /// Whether `version` may be taken. `ballot` is the promise under which it
     /// is offered, if it is part of a conditional write: such a write makes the
     /// version that it found stable first.

@@ -129,3 +129,17 @@ fn a_copy_is_dropped_between_one_and_three_windows() {
     assert!(after(30, 59));
     assert!(!after(30, 60));
 }
+
+#[test]
+fn a_bar_stands_where_a_promise_would_and_never_lowers_one() {
+    let mut promises = Promises::new(WINDOW);
+    promises.bar(&name("a"), version(5), seconds(0)).expect("room");
+    assert!(promises.check(&name("a"), version(4), None, seconds(1)).is_err());
+    assert_eq!(promises.check(&name("a"), version(5), None, seconds(1)), Ok(()));
+    assert!(promises.bars(&name("a"), version(5), seconds(119)));
+    assert!(!promises.bars(&name("a"), version(6), seconds(1)));
+    assert!(!promises.bars(&name("a"), version(5), seconds(120)));
+    promises.promise(&name("b"), version(9), None, seconds(0)).expect("room");
+    promises.bar(&name("b"), version(5), seconds(1)).expect("room");
+    assert!(promises.check(&name("b"), version(8), None, seconds(2)).is_err());
+}

@@ -15,7 +15,7 @@ use std::time::Duration;
 use holdfast_core::membership::Moment;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Generation, NodeId};
-use holdfast_core::object::Stat;
+use holdfast_core::object::{Kind, Stat};
 use holdfast_core::replica::{MustStay, Pins, PromisedAbove, Promises};
 use holdfast_core::stamp::{Stamp, StampError, window};
 use holdfast_core::version::{TooFarAhead, Version};
@@ -253,6 +253,50 @@ impl Gate {
         let given = promises.promise(name, ballot, held, self.now());
         self.metrics.set_promises(promises.count());
         given.is_ok()
+    }
+
+    /// Agrees that the tombstone `version` of `name` may be forgotten: nothing
+    /// older is here, and nothing older is taken from now on. The floor is raised
+    /// first, so that whatever is written later goes above the tombstone, also
+    /// when nobody remembers it. Cancel safe.
+    pub async fn agree_to_collect(&self, name: &ObjectName, version: Version) -> bool {
+        let _turn = self.locks.alone(name).await;
+        let held = self.store.stat(std::slice::from_ref(name)).await.pop();
+        let nothing_else = match held {
+            Some(Ok(None)) => true,
+            Some(Ok(Some(stat))) => stat.version == version && stat.kind == Kind::Tombstone,
+            // What cannot be read may be older.
+            Some(Err(_)) | None => false,
+        };
+        if !nothing_else {
+            return false;
+        }
+        if let Err(error) = self.floor.raise(version).await {
+            warn!(%error, "a tombstone stays, since the floor could not be raised");
+            return false;
+        }
+        let mut promises = self.promises();
+        let barred = promises.bar(name, version, self.now());
+        self.metrics.set_promises(promises.count());
+        barred.is_ok()
+    }
+
+    /// Forgets the tombstone `version` of `name`, if this run still takes nothing
+    /// older. False when it stays. Dropping the future does not stop it.
+    ///
+    /// # Errors
+    /// [`GateError::Store`].
+    pub async fn collect(&self, name: ObjectName, version: Version) -> Result<bool, GateError> {
+        let gate = self.clone();
+        self.to_its_end("gate-collect", async move {
+            let _turn = gate.locks.alone(&name).await;
+            if !gate.promises().bars(&name, version, gate.now()) {
+                return Ok(false);
+            }
+            gate.store.forget(&name, version).await?;
+            Ok(true)
+        })
+        .await
     }
 
     /// Pins what is asked for: gives the places of the copies that are here in

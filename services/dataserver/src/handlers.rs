@@ -11,6 +11,7 @@ mod staging;
 use std::str::FromStr;
 use std::sync::Arc;
 
+pub(crate) use copies::answer_collect;
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
@@ -36,10 +37,6 @@ use crate::repair::hints::Hints;
 use crate::repair::pacer::Activity;
 use crate::report::Reporter;
 use crate::staging::StagingTable;
-
-/// Whether a write must say on which answer of this data server it builds.
-/// Until every coordinator sends that, one that does not is taken.
-const REQUIRE_STAMP: bool = false;
 
 /// What the handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -101,6 +98,7 @@ async fn route(
         ("POST", "roster", "") => roster::handle_merge(internal, body).await,
         ("POST", "locate", "") => locate::handle_locate(internal, body).await,
         ("POST", "copies", "") => copies::handle_copy(internal, body).await,
+        ("POST", "collect", "") => copies::handle_collect(internal, body).await,
         ("POST", "pins", "") => copies::handle_pin(internal, body).await,
         ("POST", "repair", "") => repair::handle_hint(internal, body).await,
         ("PUT", "objects", path) => objects::handle_write(internal, path, headers, body).await,
@@ -153,11 +151,10 @@ impl Write {
 }
 
 fn basis(headers: &HeaderMap) -> Result<Basis, InternalError> {
+    // A write that does not say on which answer it builds may be as old as can be.
     let stamp = optional(headers, HEADER_STAMP)?;
-    if REQUIRE_STAMP && stamp.is_none() {
-        return Err(InternalError::Header { header: HEADER_STAMP });
-    }
-    Ok(Basis { stamp, ballot: optional(headers, HEADER_BALLOT)? })
+    let stamp = stamp.ok_or(InternalError::Header { header: HEADER_STAMP })?;
+    Ok(Basis { stamp: Some(stamp), ballot: optional(headers, HEADER_BALLOT)? })
 }
 
 fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, InternalError> {

@@ -25,6 +25,7 @@ pub mod error;
 pub mod floor;
 pub mod gate;
 pub mod handlers;
+mod health;
 pub mod heartbeat;
 pub mod identity;
 pub mod locate;

@@ -186,11 +186,15 @@ impl Answerer {
 
     async fn look_up(&self, request: &BatchRequest) -> Lookups {
         let mut lookups = Lookups::default();
-        for (index, answer) in (0u32..).zip(self.store.stat(&request.names).await) {
+        for (index, answer) in (0u32..).zip(self.store.inspect(&request.names).await) {
             // What is promised is looked up in the same step.
-            if !request.promises.contains_key(&index) {
-                lookups.apply(index, answer);
+            if request.promises.contains_key(&index) {
+                continue;
             }
+            if answer.as_ref().is_ok_and(|held| held.as_ref().is_some_and(|it| it.is_damaged)) {
+                lookups.unknown.push(index);
+            }
+            lookups.apply(index, answer.map(|held| held.map(|held| held.stat)));
         }
         let mut asked = Vec::new();
         for (index, ballot) in &request.promises {

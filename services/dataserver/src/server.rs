@@ -1,23 +1,20 @@
 //! Runs a data server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_bus::Topic;
 use holdfast_coordinator::admin::{self, Operators};
 use holdfast_coordinator::assembly::{Coordinator, OwnMembership};
-use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::service::{
     BusConnection, Ports, Servers, Sockets, StartError, end, open_admin_port,
 };
-use holdfast_core::roster::MemberState;
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
 use holdfast_store::{Store, StoreError};
-use holdfast_telemetry::admin::Health;
 use holdfast_telemetry::metrics::Metrics;
-use holdfast_telemetry::shutdown::{Phase, Shutdown};
+use holdfast_telemetry::shutdown::Shutdown;
 use http::StatusCode;
 use tokio::sync::oneshot;
 use tracing::{error, info};
@@ -25,12 +22,13 @@ use warp::Filter;
 use warp::filters::BoxedFilter;
 use warp::reply::{Reply, Response};
 
-use crate::admission::{Admission, is_admitted};
+use crate::admission::Admission;
 use crate::config::DataServerConfig;
 use crate::copies::{Copier, CopierParts};
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
 use crate::handlers::Internal;
+use crate::health::{Opening, Readiness};
 use crate::heartbeat::Heart;
 use crate::identity::{Identity, VolumeRoster};
 use crate::locate::Answerer;
@@ -353,58 +351,4 @@ async fn describe_own(
         weight: u32::try_from(gib).unwrap_or(u32::MAX),
         zone: config.zone.clone(),
     })
-}
-
-/// How far a volume that is being opened has come.
-#[derive(Debug, Default)]
-struct Opening {
-    done_bytes: AtomicU64,
-    /// 0 while it is not known.
-    total_bytes: AtomicU64,
-}
-
-impl Health for Opening {
-    fn readiness(&self) -> Result<(), Vec<String>> {
-        let done_bytes = self.done_bytes.load(Ordering::Relaxed);
-        let reason = match self.total_bytes.load(Ordering::Relaxed) {
-            0 => "opening the volume".to_owned(),
-            total_bytes => format!(
-                "opening the volume: {done_bytes} of {total_bytes} bytes of the log are read"
-            ),
-        };
-        Err(vec![reason])
-    }
-}
-
-/// A data server is ready once it is a member and its volume takes writes. A
-/// lost broker does not make it unready: it is reached over HTTP.
-#[derive(Debug)]
-struct Readiness {
-    cluster: Cluster,
-    own: Own,
-    store: Arc<dyn Store>,
-    shutdown: Shutdown,
-}
-
-impl Health for Readiness {
-    fn readiness(&self) -> Result<(), Vec<String>> {
-        let mut reasons = Vec::new();
-        if self.shutdown.phase() != Phase::Running {
-            reasons.push("shutting down".to_owned());
-        }
-        let snapshot = self.cluster.snapshot();
-        let state = snapshot.roster.get(self.own.node).map(|entry| entry.state);
-        if state == Some(MemberState::Retired) {
-            reasons.push(
-                "retired: remove this data server, or restart it to join as a new member"
-                    .to_owned(),
-            );
-        } else if !is_admitted(&snapshot, self.own.node) {
-            reasons.push("not a member of a cluster yet".to_owned());
-        }
-        if let Some(reason) = self.store.poisoned() {
-            reasons.push(format!("the volume takes no writes: {reason}"));
-        }
-        if reasons.is_empty() { Ok(()) } else { Err(reasons) }
-    }
 }

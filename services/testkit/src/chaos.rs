@@ -1,6 +1,8 @@
 //! A cluster of real processes under faults, while clients write and read it;
 //! and whether anything that they saw was wrong.
 
+#![allow(clippy::print_stderr, reason = "a run is long, and somebody waits")]
+
 mod clients;
 mod faults;
 mod report;
@@ -79,6 +81,7 @@ pub async fn run(plan: Plan) -> Report {
     for client in clients {
         client.await.expect("clients do not panic");
     }
+    eprintln!("the faults are over: reading everything back");
     let whole = load.read_back(HEALING, plan.replicas as usize).await;
     Report::new(&load, faults.over(), whole)
 }

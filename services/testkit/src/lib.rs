@@ -1,5 +1,10 @@
 //! For tests: what they need of the world outside.
 #![allow(
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    reason = "whatever is wrong here must end the test"
+)]
+#![allow(
     clippy::disallowed_methods,
     clippy::disallowed_types,
     reason = "it starts real processes and breaks them; nothing here runs in a service"
@@ -9,6 +14,7 @@ pub mod broker;
 pub mod chaos;
 pub mod client;
 pub mod cluster;
+pub mod elastic;
 pub mod history;
 pub mod logs;
 pub mod ports;

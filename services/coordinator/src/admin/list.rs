@@ -37,6 +37,7 @@ fn describe(member: &Member, snapshot: &Snapshot, now: Moment) -> Value {
         "last_heard_seconds_ago": age,
         "free_bytes": member.free_bytes,
         "total_bytes": member.total_bytes,
+        "weight": member.weight,
         "zone": zone,
         "lost": member.lost,
         "copies_held": member.repair.copies_held,

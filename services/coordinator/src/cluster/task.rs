@@ -113,7 +113,11 @@ impl ClusterTask {
             // A data server hears itself without the broker.
             Ok(Heartbeat::Member(report)) if self.is_own_echo(&report) => {}
             Ok(Heartbeat::Member(report)) => {
-                let delay = self.runtime.unix_millis().saturating_sub(report.sent_unix_millis);
+                let now = self.runtime.unix_millis();
+                let ahead = report.sent_unix_millis as f64 - now as f64;
+                let labels = &[report.address.as_str()];
+                self.metrics.clock_skew.with_label_values(labels).set(ahead / 1_000.0);
+                let delay = now.saturating_sub(report.sent_unix_millis);
                 self.metrics.heartbeat_delay.observe(Duration::from_millis(delay).as_secs_f64());
                 self.apply_report(*report);
             }

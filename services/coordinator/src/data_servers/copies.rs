@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use holdfast_core::node::{Address, NodeId};
-use holdfast_core::wire::transfer::{CopyRequest, PinAnswer, PinRequest, RepairHint, WriteAnswer};
+use holdfast_core::wire::transfer::{
+    CollectAnswer, CollectRequest, CopyRequest, PinAnswer, PinRequest, RepairHint, WriteAnswer,
+};
 use holdfast_http::client::ClientBody;
 use http::Method;
 use serde::Serialize;
@@ -44,6 +46,23 @@ impl DataServers {
         limit: Duration,
     ) -> Result<PinAnswer, DataServerError> {
         let answer: PinAnswer = self.post(address, node, "/internal/v1/pins", pin, limit).await?;
+        if answer.node == node { Ok(answer) } else { Err(DataServerError::AnotherNode) }
+    }
+
+    /// Asks `node` to agree that tombstones may be forgotten, or to forget them.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`DataServerError`].
+    pub async fn collect(
+        &self,
+        address: &Address,
+        node: NodeId,
+        request: &CollectRequest,
+        limit: Duration,
+    ) -> Result<CollectAnswer, DataServerError> {
+        let path = "/internal/v1/collect";
+        let answer: CollectAnswer = self.post(address, node, path, request, limit).await?;
         if answer.node == node { Ok(answer) } else { Err(DataServerError::AnotherNode) }
     }
 

@@ -49,7 +49,7 @@ impl Objects {
             if !located.complete {
                 return Err(self.no_quorum(&located));
             }
-            if located.newest().is_none() || located.settled {
+            if located.newest().is_none() || located.is_certain() {
                 if !condition.holds(&located) {
                     return Err(ObjectError::PreconditionFailed);
                 }
@@ -79,9 +79,15 @@ impl Objects {
         if !promised.complete {
             // Who answered and did not promise has seen something newer.
             let outbid = promised.unheard.iter().any(|node| promised.stamp(*node).is_some());
-            return if outbid { Ok(Attempt::Again) } else { Err(self.no_quorum(&promised)) };
+            if !outbid {
+                return Err(self.no_quorum(&promised));
+            }
+            // The next one goes above what they told, also when the next locate
+            // does not wait for them.
+            let _ = self.next_version(&promised);
+            return Ok(Attempt::Again);
         }
-        if promised.newest().is_some() && !promised.settled {
+        if promised.newest().is_some() && !promised.is_certain() {
             let settled = self.write_back(&write.name, &promised, Some(ballot)).await;
             if let Err(error) = settled {
                 debug!(name = %write.name, %error, "what a condition is judged on could not be settled");

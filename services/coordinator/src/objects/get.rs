@@ -25,6 +25,9 @@ const ATTEMPTS: u32 = 5;
 /// How long a read tries to settle what it found.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How often it tries without outbidding whoever is in the way.
+const PLAIN_ATTEMPTS: u32 = 3;
+
 /// Bytes on their way to the client. An error means that the object could not
 /// be read to its end; the connection must then be reset.
 pub type ReadStream = BoxStream<'static, io::Result<Bytes>>;
@@ -94,22 +97,37 @@ impl Objects {
 
     /// Locates a name, and has what is found brought to as many members as reads
     /// count on. While a conditional write of the same name is under way, that
-    /// may take a few tries.
+    /// may take a few tries; one whose api has died is outbid, since its promise
+    /// would be in the way for long.
     pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
         let deadline = self.runtime.now() + SETTLE_PATIENCE;
-        loop {
-            let located = self.locate(name).await?;
-            let certain = located.quorum.is_single_copy() || located.settled;
-            if certain || !located.complete || located.newest().is_none() {
+        let mut ballot = None;
+        for attempt in 1_u32.. {
+            let located = match ballot {
+                None => self.locate(name).await?,
+                Some(ballot) => self.locator.promise(name, ballot).await?,
+            };
+            let outbid = ballot.is_some() && !located.complete;
+            if outbid && self.runtime.now() < deadline {
+                let _ = self.next_version(&located);
+                ballot = None;
+                self.pause().await;
+                continue;
+            }
+            if located.is_certain() || !located.complete || located.newest().is_none() {
                 return Ok(located);
             }
-            match self.write_back(name, &located, None).await {
+            match self.write_back(name, &located, ballot).await {
                 Ok(()) => return Ok(located),
                 Err(error) if self.runtime.now() >= deadline => return Err(error),
                 Err(error) => debug!(%name, %error, "what was found could not be settled yet"),
             }
             self.pause().await;
+            if attempt >= PLAIN_ATTEMPTS {
+                ballot = Some(self.next_version(&located));
+            }
         }
+        Err(ObjectError::ReadFailed)
     }
 
     /// Everybody who has the newest version, beginning anywhere, so that readers
@@ -124,7 +142,9 @@ impl Objects {
         let snapshot = self.cluster.snapshot();
         holders.sort_by_key(|holder| {
             let member = snapshot.view.member(holder.node);
-            member.is_none_or(|member| member.hearing != Hearing::Heard)
+            let heard = member.is_some_and(|member| member.hearing == Hearing::Heard);
+            // One whose copy is damaged is asked last.
+            !heard || !located.answered.contains(&holder.node)
         });
         holders
     }

@@ -17,7 +17,7 @@ use holdfast_core::node::NodeId;
 use holdfast_core::quorum::{Progress, Purpose, Reply, Tally};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
-use holdfast_core::wire::transfer::{WriteAnswer, WriteOutcome};
+use holdfast_core::wire::transfer::{RepairHint, WriteAnswer, WriteOutcome};
 use tracing::{debug, warn};
 
 use super::Objects;
@@ -213,9 +213,9 @@ impl Run {
     }
 
     /// Brings the rest of the copies to their end. What fails is made up for by
-    /// repair.
+    /// repair, which a holder is asked to begin at once.
     fn finish_in_background(mut self) {
-        if self.in_flight.is_empty() {
+        if self.holders() >= self.replication.copies {
             return;
         }
         let runtime = self.objects.runtime.clone();
@@ -223,7 +223,27 @@ impl Run {
             while let Some(sent) = self.in_flight.next().await {
                 self.on_sent(sent).await;
             }
+            if self.holders() < self.replication.copies
+                && let Some(holder) = self.tally.holders().next()
+            {
+                let Self { objects, replication, .. } = self;
+                hint_repair(objects, replication.name, holder).await;
+            }
         });
+    }
+
+    fn holders(&self) -> usize {
+        self.tally.holders().count()
+    }
+}
+
+async fn hint_repair(objects: Objects, name: ObjectName, holder: NodeId) {
+    let snapshot = objects.cluster.snapshot();
+    let Some(Member { id, address, .. }) = snapshot.view.member(holder) else { return };
+    let (hint, limit) = (RepairHint { names: vec![name.clone()] }, objects.config.read_timeout);
+    // Repair would find it by itself, later.
+    if let Err(error) = objects.data_servers.hint_repair(address, *id, &hint, limit).await {
+        debug!(node = %id, %name, %error, "a hint to repair was lost");
     }
 }
 

@@ -34,12 +34,18 @@ impl Objects {
         let stat = newest.stat.clone();
         let snapshot = self.cluster.snapshot();
         let view = &snapshot.view;
-        let from: Vec<NodeId> = located.newest_holders().map(|holder| holder.node).collect();
-        let holders: Vec<NodeId> =
-            from.iter().copied().filter(|holder| view.counts(*holder)).collect();
+        let mut from: Vec<NodeId> = located.newest_holders().map(|holder| holder.node).collect();
+        let readable = |node: &NodeId| located.answered.contains(node);
+        let holders: Vec<NodeId> = from
+            .iter()
+            .copied()
+            .filter(|holder| view.counts(*holder) && readable(holder))
+            .collect();
+        // Stable: good copies first.
+        from.sort_by_key(|node| !readable(node));
         let recipients = match choose_targets(view, located, name, stat.size_bytes)? {
             Targets::Members(members) => {
-                members.into_iter().filter(|to| !from.contains(&to.member.id)).collect()
+                members.into_iter().filter(|to| !holders.contains(&to.member.id)).collect()
             }
             Targets::Guests => Vec::new(),
         };

@@ -6,8 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
-use futures_util::stream::{self, Stream, StreamExt};
+use futures_util::stream::{self, FuturesUnordered, Stream, StreamExt};
 use holdfast_core::locate::Located;
 use holdfast_core::membership::{Hearing, View};
 use holdfast_core::node::NodeId;
@@ -28,7 +27,11 @@ const CHUNKS_WAITING: usize = 8;
 
 /// How long one data server may keep all of an upload waiting before it goes on
 /// without it, if enough others keep up.
-const STALL: Duration = Duration::from_secs(5);
+const STALL: Duration = Duration::from_secs(2);
+
+/// How long data servers may take longer to say that they have all of it than
+/// those that suffice.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A payload that is staged at several members. Dropping it takes back what was
 /// not committed.
@@ -113,8 +116,9 @@ impl Objects {
             let data_servers = self.data_servers.clone();
             async move { (node, data_servers.stage(&address, node, size_bytes, chunks(fed)).await) }
         });
-        let uploads = join_all(uploads.collect::<Vec<_>>());
-        let ((), uploaded) = join(pump.run(Box::pin(stream)), uploads).await;
+        let uploads: FuturesUnordered<_> = uploads.collect();
+        let pumping = pump.run(Box::pin(stream));
+        let uploaded = self.wait_for_enough(pumping, uploads, quorum).await;
         let metered = body::take_outcome(&outcome);
         let mut uploads = Uploads { objects: self.clone(), staged: BTreeMap::new() };
         if let Some(refused) = metered.refused {
@@ -151,7 +155,40 @@ impl Objects {
         }
         Ok((uploads, digest))
     }
+    /// Runs the pump and the uploads until all of them are over, or until enough
+    /// have succeeded and the others had their time: one that hangs is left behind.
+    async fn wait_for_enough<U: Future<Output = Uploaded>>(
+        &self,
+        pumping: impl Future<Output = ()>,
+        mut uploads: FuturesUnordered<U>,
+        quorum: usize,
+    ) -> Vec<Uploaded> {
+        let mut pumping = std::pin::pin!(pumping);
+        let mut grace = self.runtime.sleep(Duration::ZERO);
+        let (mut is_pumped, mut is_enough) = (false, false);
+        let mut uploaded = Vec::new();
+        while !is_pumped || !uploads.is_empty() {
+            tokio::select! {
+                biased;
+                () = &mut pumping, if !is_pumped => is_pumped = true,
+                Some(upload) = uploads.next() => uploaded.push(upload),
+                () = &mut grace, if is_enough => {
+                    debug!(count = uploads.len(), "data servers that hang are left behind");
+                    break;
+                }
+            }
+            let good = uploaded.iter().filter(|(_, upload)| upload.is_ok()).count();
+            if is_pumped && !is_enough && good >= quorum.max(1) {
+                is_enough = true;
+                grace = self.runtime.sleep(GRACE);
+            }
+        }
+        uploaded
+    }
 }
+
+/// What a data server said of what it received.
+type Uploaded = (NodeId, Result<Upload, DataServerError>);
 
 /// What goes to one data server; `None` is the end of the payload. Without it
 /// the request is broken off, and the data server drops what it has.
@@ -209,7 +246,7 @@ async fn join_enough<F: Future<Output = bool>>(
     let mut done = vec![false; sends.len()];
     let indexed =
         sends.into_iter().enumerate().map(|(index, send)| async move { (index, send.await) });
-    let mut waiting: stream::FuturesUnordered<_> = indexed.collect();
+    let mut waiting: FuturesUnordered<_> = indexed.collect();
     let mut count = 0;
     loop {
         let next = waiting.next();

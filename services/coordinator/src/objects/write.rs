@@ -28,7 +28,10 @@ const ATTEMPTS: usize = 4;
 /// What a name must be like for a write to happen; judged on the newest content,
 /// `None` when there is none.
 #[derive(Clone)]
-pub struct Condition(Arc<dyn Fn(Option<&Stat>) -> bool + std::marker::Send + Sync>);
+pub struct Condition(Arc<Judge>);
+
+/// Whether a condition holds for what is there.
+type Judge = dyn Fn(Option<&Stat>) -> bool + std::marker::Send + Sync;
 
 impl Condition {
     /// A condition that holds when `holds` says so.

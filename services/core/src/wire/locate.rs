@@ -76,7 +76,8 @@ pub struct BatchAnswer {
     pub unix_millis: u64,
     /// What it holds, by place in the request, tombstones too.
     pub found: Vec<(u32, Stat)>,
-    /// Names of which it cannot tell, by place: an I/O error is not a "no".
+    /// Names of which it cannot tell, by place: an I/O error is not a "no". One
+    /// that is among `found` too is here in that version and cannot be read.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unknown: Vec<u32>,
     /// The highest version that this member ever took or promised, for any name.

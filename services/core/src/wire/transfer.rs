@@ -14,6 +14,7 @@
 //! | `DELETE /internal/v1/staging/<id>` | take them back |
 //! | `POST /internal/v1/copies` | fetch one version from another member and keep it |
 //! | `POST /internal/v1/repair` | look at these names soon |
+//! | `POST /internal/v1/collect` | agree to forget tombstones, and forget them |
 //! | `POST /internal/v1/pins` | keep these copies, since the asker lets go of its own |
 
 use std::str::FromStr;
@@ -123,6 +124,34 @@ pub struct PinAnswer {
 pub struct RepairHint {
     /// What to look at, at most [`super::locate::MAX_BATCH_NAMES`].
     pub names: Vec<ObjectName>,
+}
+
+/// "These were deleted long ago; may we forget that?": `POST
+/// /internal/v1/collect`, twice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectRequest {
+    /// The roster of the asker: whoever has another one does not agree.
+    pub roster_digest: RosterDigest,
+    /// `None` to ask whether the receiver holds nothing older and will take
+    /// nothing older; then, once all members have agreed, the run of the receiver
+    /// that did, to have it forget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forget_in: Option<Generation>,
+    /// The tombstones, at most [`super::locate::MAX_BATCH_NAMES`].
+    pub tombstones: Vec<(ObjectName, Version)>,
+}
+
+/// The answer to a [`CollectRequest`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CollectAnswer {
+    /// Who answers.
+    pub node: NodeId,
+    /// Which run of it.
+    pub generation: Generation,
+    /// Digest of the roster that it has persisted.
+    pub roster_digest: RosterDigest,
+    /// With which tombstones it agrees, or which it has forgotten, by place.
+    pub agreed: Vec<u32>,
 }
 
 /// A payload that was received and waits for its name.

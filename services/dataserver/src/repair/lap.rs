@@ -50,6 +50,8 @@ pub struct Found {
     pub undecided: u64,
     /// Those that are not yet as they should be.
     pub unfinished: u64,
+    /// How many things were done about them.
+    pub done: u64,
     /// The least number of lasting copies of any name.
     pub least_copies: u32,
     /// Objects that this member is in charge of, by [`COPIES`].
@@ -65,6 +67,7 @@ impl Default for Found {
             looked_at: 0,
             undecided: 0,
             unfinished: 0,
+            done: 0,
             least_copies: u32::MAX,
             by_copies: [0; 4],
             under_replicated: 0,
@@ -78,6 +81,7 @@ impl Found {
         self.looked_at += other.looked_at;
         self.undecided += other.undecided;
         self.unfinished += other.unfinished;
+        self.done += other.done;
         self.least_copies = self.least_copies.min(other.least_copies);
         for (count, more) in self.by_copies.iter_mut().zip(other.by_copies) {
             *count += more;

@@ -5,7 +5,7 @@
 //! it answered; after the second, the pins hold for longer than dropping takes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
@@ -39,6 +39,7 @@ pub(super) struct LetGo {
     under_way: Arc<Mutex<BTreeSet<ObjectName>>>,
     /// Whether something could not be let go of: it is to be tried again.
     is_unfinished: Arc<AtomicBool>,
+    dropped: Arc<AtomicU64>,
 }
 
 impl LetGo {
@@ -48,6 +49,7 @@ impl LetGo {
             batches: Arc::new(Semaphore::new(MOST_BATCHES)),
             under_way: Arc::default(),
             is_unfinished: Arc::default(),
+            dropped: Arc::default(),
         }
     }
 
@@ -57,6 +59,10 @@ impl LetGo {
 
     pub(super) fn take_unfinished(&self) -> bool {
         self.is_unfinished.swap(false, Ordering::SeqCst)
+    }
+
+    pub(super) fn take_dropped(&self) -> u64 {
+        self.dropped.swap(0, Ordering::SeqCst)
     }
 
     pub(super) fn set_unfinished(&self) {
@@ -144,6 +150,7 @@ impl LetGo {
                 // failure: the next pass looks at what is there now.
                 Ok(is_dropped) => {
                     self.parts.metrics.on_work(Kind::Drop, is_dropped);
+                    self.dropped.fetch_add(u64::from(is_dropped), Ordering::SeqCst);
                     gone.push(release);
                 }
                 Err(error) => {

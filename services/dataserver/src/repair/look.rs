@@ -1,9 +1,12 @@
 //! Looks names up, like a reader, and does what follows.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use holdfast_coordinator::data_servers::{BUSY, DataServerError};
 use holdfast_core::locate::Located;
+use holdfast_core::membership::{Hearing, Member, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::object::{Kind, Stat};
@@ -13,6 +16,7 @@ use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::Walked;
 use tracing::{debug, error};
 
+use super::collect::{Tombstone, collect, is_old};
 use super::lap::{Found, Shape};
 use super::let_go::{LetGo, Release};
 use super::metrics::{Kind as Work, RepairMetrics};
@@ -29,6 +33,22 @@ const COPY_GRACE: Duration = Duration::from_secs(60);
 /// No transfer between data servers is slower than this and still worth it.
 const SLOWEST_BYTES: u64 = 256 * 1024;
 
+/// How often a copy is offered to a member that has enough to do.
+const TRIES: usize = 32;
+
+/// The longest pause between two offers.
+const LONGEST_WAIT_MILLIS: u64 = 500;
+
+/// What became of a copy.
+enum Sent {
+    /// The receiver has it, or something newer.
+    Kept,
+    /// It takes as many as it can.
+    Busy,
+    /// It does not have it.
+    Failed,
+}
+
 /// What is done about one name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step {
@@ -37,6 +57,15 @@ enum Step {
     Copy { stat: Stat, from: Vec<NodeId>, to: Vec<NodeId> },
     Forget(Version),
     LetGo { version: Version, rely_on: Vec<NodeId> },
+    Collect(Version),
+}
+
+/// What is left to be done about a name together with others.
+#[derive(Debug)]
+enum End {
+    Rest,
+    Release(Release),
+    Collect(Tombstone),
 }
 
 /// A name that is looked at.
@@ -76,6 +105,11 @@ impl Look {
         self.let_go.take_unfinished()
     }
 
+    /// How many copies were let go of since this was asked last.
+    pub(super) fn take_dropped(&self) -> u64 {
+        self.let_go.take_dropped()
+    }
+
     pub(super) fn set_unfinished(&self) {
         self.let_go.set_unfinished();
     }
@@ -83,29 +117,48 @@ impl Look {
     /// Looks all of them up at once, so that they share messages, and does what
     /// follows, which the pacer bounds.
     pub(super) async fn look(&self, subjects: Vec<Subject>, shape: &Shape) -> Found {
-        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape));
+        let away = away(&self.parts.cluster.snapshot().view);
+        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape, &away));
         let mut settled = stream::iter(settled).buffer_unordered(PAGE);
         let (mut found, mut releases) = (Found::default(), Vec::new());
-        while let Some((one, release)) = settled.next().await {
+        let mut tombstones = Vec::new();
+        while let Some((one, end)) = settled.next().await {
             found.add(&one);
-            releases.extend(release);
+            match end {
+                End::Rest => {}
+                End::Release(release) => releases.push(release),
+                End::Collect(tombstone) => tombstones.push(tombstone),
+            }
         }
         found.unfinished += self.let_go.begin(releases);
+        collect(&self.parts, tombstones).await;
         found
     }
 
-    async fn settle(&self, mut subject: Subject, shape: &Shape) -> (Found, Option<Release>) {
+    async fn settle(
+        &self,
+        mut subject: Subject,
+        shape: &Shape,
+        away: &BTreeSet<NodeId>,
+    ) -> (Found, End) {
+        let mut done_count = 0;
         for round in 1..=ROUNDS {
-            let Ok(located) = self.parts.objects.locate(&subject.name).await else { break };
+            let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = homes(&subject.name, &shape.candidates, &shape.policy);
-            let mut found = count(self.own, &subject, &located, &homes, shape);
+            let mut found = count(self.own, &subject, &located, &homes, shape, away);
+            found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
             let done = match step {
-                Step::Rest => return (found, None),
+                Step::Rest => return (found, End::Rest),
                 Step::Wait => break,
                 Step::LetGo { version, rely_on } => {
-                    return (found, Some(Release { name: subject.name, version, rely_on }));
+                    let release = Release { name: subject.name, version, rely_on };
+                    return (found, End::Release(release));
                 }
+                Step::Collect(version) if is_old(&self.parts, version) => {
+                    return (found, End::Collect((subject.name, version)));
+                }
+                Step::Collect(_) => return (found, End::Rest),
                 Step::Forget(version) => self.forget(&subject, version).await,
                 Step::Copy { stat, from, to } => {
                     let mut all = true;
@@ -116,12 +169,13 @@ impl Look {
                     all
                 }
             };
+            done_count += u64::from(done);
             if !done || round == ROUNDS {
                 found.unfinished = 1;
-                return (found, None);
+                return (found, End::Rest);
             }
         }
-        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, None)
+        (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, End::Rest)
     }
 
     fn takes_data(&self) -> bool {
@@ -146,19 +200,33 @@ impl Look {
         from: &[NodeId],
         node: NodeId,
     ) -> bool {
-        let asked = self.parts.runtime.now();
+        let runtime = &self.parts.runtime;
+        let mut looked_up = runtime.now();
+        let mut located = located.clone();
         let _turn = self.pacer.turn(stat.size_bytes).await;
-        // The receiver refuses what was found out too long ago.
-        let waited = self.parts.runtime.now().saturating_sub(asked);
-        if waited > self.parts.gate.window() / 2 {
-            let Ok(again) = self.parts.objects.locate(&subject.name).await else { return false };
-            let newest = again.newest().map(|replica| replica.stat.version);
-            if newest != Some(stat.version) || !again.complete {
-                return false;
+        for _ in 0..TRIES {
+            // The receiver refuses what was found out too long ago.
+            if runtime.now().saturating_sub(looked_up) > self.parts.gate.window() / 2 {
+                looked_up = runtime.now();
+                let Ok(again) = self.parts.objects.locate_all(&subject.name).await else { break };
+                located = again;
+                let newest = located.newest().map(|replica| replica.stat.version);
+                if newest != Some(stat.version) || !located.complete {
+                    break;
+                }
             }
-            return self.send(subject, &again, stat, from, node).await;
+            match self.send(subject, &located, stat, from, node).await {
+                Sent::Kept => return true,
+                Sent::Failed => break,
+                // Others want to copy to it, too.
+                Sent::Busy => {
+                    let jitter = runtime.random_u64() % LONGEST_WAIT_MILLIS;
+                    runtime.sleep(Duration::from_millis(jitter)).await;
+                }
+            }
         }
-        self.send(subject, located, stat, from, node).await
+        self.metrics().on_work(Work::Copy, false);
+        false
     }
 
     async fn send(
@@ -168,26 +236,49 @@ impl Look {
         stat: &Stat,
         from: &[NodeId],
         node: NodeId,
-    ) -> bool {
+    ) -> Sent {
         let snapshot = self.parts.cluster.snapshot();
         let Some((member, stamp)) = snapshot.view.member(node).zip(located.stamp(node)) else {
-            return false;
+            return Sent::Failed;
         };
         let from = from.iter().copied().filter(|source| *source != node).collect();
         let (name, stat) = (subject.name.clone(), stat.clone());
         let size_bytes = stat.size_bytes;
         let request = CopyRequest { name, stat, from, stamp, ballot: None };
         let limit = COPY_GRACE + Duration::from_secs(size_bytes / SLOWEST_BYTES);
-        let copied = self.parts.data_servers.copy(&member.address, node, &request, limit).await;
-        match &copied {
-            Ok(answer) if answer.outcome == WriteOutcome::Stored => {
-                self.metrics().bytes.inc_by(size_bytes);
+        let copied = self.parts.data_servers.copy(&member.address, node, &request, limit);
+        let copied = tokio::select! {
+            biased;
+            copied = copied => copied,
+            // A long transfer must not keep its turn when nobody is there.
+            () = self.falls_silent(node) => return Sent::Failed,
+        };
+        match copied {
+            Ok(answer) => {
+                if answer.outcome == WriteOutcome::Stored {
+                    self.metrics().bytes.inc_by(size_bytes);
+                }
+                self.metrics().on_work(Work::Copy, true);
+                Sent::Kept
             }
-            Ok(_) => {}
-            Err(error) => debug!(key = %subject.name, %node, %error, "a copy was not made"),
+            Err(DataServerError::Refused { code, .. }) if code == BUSY => Sent::Busy,
+            Err(error) => {
+                debug!(key = %subject.name, %node, %error, "a copy was not made");
+                Sent::Failed
+            }
         }
-        self.metrics().on_work(Work::Copy, copied.is_ok());
-        copied.is_ok()
+    }
+
+    async fn falls_silent(&self, node: NodeId) {
+        let mut snapshots = self.parts.cluster.watch();
+        let silent = snapshots.wait_for(|snapshot| {
+            let member = snapshot.view.member(node);
+            member.is_none_or(|member| !member.hearing.may_answer())
+        });
+        if silent.await.is_err() {
+            // The process shuts down, and this task with it.
+            std::future::pending::<()>().await;
+        }
     }
 
     fn metrics(&self) -> &RepairMetrics {
@@ -209,6 +300,7 @@ fn choose(
         Plan::Wait => Step::Wait,
         Plan::Forget { version } => Step::Forget(version),
         Plan::LetGo { version, rely_on } => Step::LetGo { version, rely_on },
+        Plan::Collect { version } => Step::Collect(version),
         // First of all, what is here must be whole.
         Plan::Rest | Plan::Copy { .. } if subject.is_damaged => {
             mend(own, subject, located, takes_data)
@@ -224,7 +316,8 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
         return Step::Rest;
     };
     let others = located.newest_holders().map(|replica| replica.node);
-    let from: Vec<NodeId> = others.filter(|node| *node != own).collect();
+    let is_good = |node: &NodeId| *node != own && located.answered.contains(node);
+    let from: Vec<NodeId> = others.filter(is_good).collect();
     if from.is_empty() {
         error!(key = %subject.name, "the only copy that is known is damaged");
         return Step::Rest;
@@ -235,6 +328,12 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
     Step::Copy { stat: newest.stat.clone(), from, to: vec![own] }
 }
 
+/// Members that are not heard.
+fn away(view: &View) -> BTreeSet<NodeId> {
+    let is_away = |member: &&Member| member.hearing != Hearing::Heard;
+    view.roster_members().filter(is_away).map(|member| member.id).collect()
+}
+
 /// What `located` says of one name, before anything is done about it.
 fn count(
     own: NodeId,
@@ -242,14 +341,18 @@ fn count(
     located: &Located,
     homes: &[NodeId],
     shape: &Shape,
+    away: &BTreeSet<NodeId>,
 ) -> Found {
     let mut found = Found { looked_at: 1, ..Found::default() };
     let Some(newest) = located.newest() else { return found };
     let holds = |node: NodeId| located.newest_holders().any(|replica| replica.node == node);
     let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
-    let lasting = located.lasting.saturating_sub(usize::from(is_lost));
+    // A copy that was known to be damaged when it was looked up is not counted.
+    let is_counted = is_lost && located.answered.contains(&own);
+    let lasting = located.lasting.saturating_sub(usize::from(is_counted));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
-    let is_settled = homes.iter().all(|home| holds(*home)) && !is_lost;
+    // Who is away may have it; when it is heard again, a lap begins.
+    let is_settled = homes.iter().all(|home| holds(*home) || away.contains(home)) && !is_lost;
     found.unfinished = u64::from(!is_settled);
     if in_charge(located, homes) == Some(own) {
         if newest.stat.kind == Kind::Object {

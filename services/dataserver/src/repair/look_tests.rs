@@ -40,6 +40,7 @@ fn located(copies: &[(u128, u64)]) -> Located {
         complete: true,
         lasting: copies.iter().filter(|(_, clock)| Some(*clock) == newest).count(),
         settled: true,
+        answered: (1..=4).map(id).collect(),
         stamps: (1..=4).map(|node| (id(node), stamp)).collect::<BTreeMap<_, _>>(),
         ..Located::default()
     }
@@ -82,7 +83,14 @@ fn a_damaged_copy_that_may_go_is_not_mended() {
 #[test]
 fn a_damaged_copy_is_no_copy() {
     let count = |damaged, copies: &[(u128, u64)]| {
-        count(id(1), &subject(damaged), &located(copies), &[id(1), id(2)], &shape(2))
+        count(
+            id(1),
+            &subject(damaged),
+            &located(copies),
+            &[id(1), id(2)],
+            &shape(2),
+            &BTreeSet::new(),
+        )
     };
     let whole = count(false, &[(1, 5), (2, 5)]);
     assert_eq!((whole.least_copies, whole.unfinished, whole.under_replicated), (2, 0, 0));
@@ -96,8 +104,14 @@ fn a_damaged_copy_is_no_copy() {
 fn each_object_is_counted_by_one_member() {
     let counted_by = |copies: &[(u128, u64)]| -> Vec<u128> {
         let counts = |own: &u128| {
-            let found =
-                count(id(*own), &subject(false), &located(copies), &[id(1), id(2)], &shape(2));
+            let found = count(
+                id(*own),
+                &subject(false),
+                &located(copies),
+                &[id(1), id(2)],
+                &shape(2),
+                &BTreeSet::new(),
+            );
             found.by_copies.iter().sum::<u64>() > 0
         };
         (1..=4).filter(counts).collect()
@@ -106,4 +120,16 @@ fn each_object_is_counted_by_one_member() {
     assert_eq!(counted_by(&[(2, 5), (1, 4)]), [2]);
     assert_eq!(counted_by(&[(4, 5), (3, 5)]), [3]);
     assert!(counted_by(&[]).is_empty());
+}
+
+#[test]
+fn a_home_that_is_away_leaves_nothing_to_do() {
+    let count = |away: &[u128]| {
+        let away = away.iter().map(|bits| id(*bits)).collect();
+        let alone = located(&[(1, 5)]);
+        count(id(1), &subject(false), &alone, &[id(1), id(2)], &shape(2), &away).unfinished
+    };
+    assert_eq!(count(&[]), 1);
+    assert_eq!(count(&[3]), 1);
+    assert_eq!(count(&[2]), 0);
 }

@@ -16,16 +16,19 @@ pub enum Kind {
     Forget,
     /// Drops a copy that belongs elsewhere.
     Drop,
+    /// Has all members forget a tombstone.
+    Collect,
 }
 
 impl Kind {
-    const ALL: [Self; 3] = [Self::Copy, Self::Forget, Self::Drop];
+    const ALL: [Self; 4] = [Self::Copy, Self::Forget, Self::Drop, Self::Collect];
 
     fn label(self) -> &'static str {
         match self {
             Self::Copy => "copy",
             Self::Forget => "forget",
             Self::Drop => "drop",
+            Self::Collect => "collect",
         }
     }
 }

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`lap`] | one way around the index, and what was found on it |
 //! | `look` | looks names up and does what [`holdfast_core::repair::plan`] says |
+//! | `collect` | has all members forget tombstones together |
 //! | `let_go` | drops copies that belong elsewhere, once others have pinned theirs |
 //! | [`hints`] | names that are to be looked at soon |
 //! | [`pacer`] | how much at once, and how fast |
@@ -14,6 +15,7 @@
 //! changes, a new lap begins where the task is, at full speed; without a cause,
 //! laps are slow, and one is made every half `REPAIR_INTERVAL`.
 
+mod collect;
 pub mod hints;
 pub mod lap;
 mod let_go;
@@ -21,14 +23,16 @@ mod look;
 pub mod metrics;
 pub mod pacer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_coordinator::objects::Objects;
-use holdfast_core::membership::Moment;
+use holdfast_core::membership::{Hearing, Member, Moment};
 use holdfast_core::name::ObjectName;
+use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::wire::heartbeat::{Pass, RepairReport};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{Held, Store};
@@ -86,6 +90,8 @@ struct Repair {
     lap: Option<Lap>,
     /// Where the last lap ended.
     shape: Option<Shape>,
+    /// Members that are heard, and their runs.
+    heard: BTreeSet<(NodeId, Generation)>,
     passed: Option<Pass>,
     /// When the next lap begins without a cause.
     due: Moment,
@@ -101,7 +107,8 @@ pub fn start(parts: RepairParts) -> Task {
     let pacer = Pacer::new(runtime.clone(), parts.settings.rate_bytes, parts.activity.clone());
     let look = Look::new(parts.clone(), let_go, pacer);
     let (due, retry) = (runtime.now(), parts.gate.window());
-    let repair = Repair { parts, look, lap: None, shape: None, passed: None, due, retry };
+    let heard = BTreeSet::new();
+    let repair = Repair { parts, look, lap: None, shape: None, heard, passed: None, due, retry };
     runtime.spawn("repair", repair.run())
 }
 
@@ -124,8 +131,9 @@ impl Repair {
     /// beginning of the last one, or when it is time.
     fn follow_changes(&mut self) {
         let shape = self.shape();
-        if shape.as_ref() != self.shape.as_ref() {
-            debug!("who should hold copies has changed: looking at all of them");
+        let is_back = self.follow_absence();
+        if is_back || shape.as_ref() != self.shape.as_ref() {
+            debug!(is_back, "who should or can hold copies has changed: looking at all of them");
             // Where the task is: a member that comes and goes must not keep it
             // at the beginning of the index for ever.
             let start = self.lap.take().and_then(Lap::into_cursor);
@@ -136,6 +144,17 @@ impl Repair {
             let hurry = self.look.take_unfinished();
             self.lap = shape.map(|shape| Lap::new(None, shape, self.now(), hurry));
         }
+    }
+
+    /// Whether a member is heard that was away, or that has started again since:
+    /// it lacks what was written meanwhile.
+    fn follow_absence(&mut self) -> bool {
+        let snapshot = self.parts.cluster.snapshot();
+        let is_heard = |member: &&Member| member.hearing == Hearing::Heard;
+        let heard = snapshot.view.roster_members().filter(is_heard);
+        let heard = heard.map(|member| (member.id, member.generation)).collect();
+        let before = std::mem::replace(&mut self.heard, heard);
+        self.heard.difference(&before).next().is_some()
     }
 
     /// Who should hold copies as things are; `None` without a cluster.
@@ -204,7 +223,7 @@ impl Repair {
         let held = self.held().await.0.max(1);
         let share = looked_at as f64 / held as f64;
         let pause = self.parts.settings.interval.as_secs_f64() / 2.0 * share.min(1.0);
-        Duration::from_secs_f64(pause).saturating_sub(took).min(LONGEST_PAUSE)
+        Duration::from_secs_f64(pause).saturating_sub(took).max(took).min(LONGEST_PAUSE)
     }
 
     async fn end(&mut self, lap: Lap) {
@@ -218,11 +237,15 @@ impl Repair {
         if stands && found.is_proof() {
             self.passed = Some(lap.to_pass());
         }
+        // A lap that got something done is followed soon; one that did not, later
+        // and later.
+        if !has_to_do || found.done + self.look.take_dropped() > 0 {
+            self.retry = self.parts.gate.window();
+        }
         if has_to_do {
             self.due = now + self.retry;
             self.retry = (self.retry * 2).min(self.parts.settings.interval / 2);
         } else {
-            self.retry = self.parts.gate.window();
             self.due = now + self.parts.settings.interval / 2;
         }
         self.tell(None).await;

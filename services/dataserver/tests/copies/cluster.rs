@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// What these tests wait for takes seconds on an idle machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// So the window is 600 ms.
 const INTERVAL: &str = "100ms";
@@ -55,6 +55,14 @@ impl Member {
 
     pub(crate) fn is_running(&self) -> bool {
         !self.run.is_finished()
+    }
+
+    /// What it says of its repair.
+    async fn repair(&self) -> String {
+        let metrics = client::get(&self.ports.admin, "/metrics").await.expect("an answer").text();
+        let of_repair = metrics.lines().filter(|line| line.starts_with("holdfast_repair"));
+        let lines: Vec<&str> = of_repair.filter(|line| !line.contains("bucket")).collect();
+        format!("\n{}:\n{}", self.node, lines.join("\n"))
     }
 
     /// What it has of these names.
@@ -87,17 +95,28 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     started: usize,
     replicas: u32,
+    /// `REPAIR_DELAY` and `REPAIR_INTERVAL`.
+    repair: (&'static str, &'static str),
     pub(crate) members: Vec<Member>,
 }
 
 impl Cluster {
     /// Founds a cluster and waits until every member takes data.
     pub(crate) async fn start(count: usize, replicas: u32) -> Self {
+        Self::start_with(count, replicas, ("1500ms", "4s")).await
+    }
+
+    /// The same, where nothing happens but for a cause within the test.
+    pub(crate) async fn start_patient(count: usize, replicas: u32) -> Self {
+        Self::start_with(count, replicas, ("10m", "1h")).await
+    }
+
+    async fn start_with(count: usize, replicas: u32, repair: (&'static str, &'static str)) -> Self {
         let unique = Runtime::real().random_u128();
         let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
         let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
         let members = Vec::new();
-        let mut cluster = Self { broker, directory, started: 0, replicas, members };
+        let mut cluster = Self { broker, directory, started: 0, replicas, repair, members };
         for _ in 0..count {
             cluster.add(count).await;
         }
@@ -164,8 +183,8 @@ impl Cluster {
             ("REPLICAS", self.replicas.to_string()),
             ("HEARTBEAT_INTERVAL", INTERVAL.to_owned()),
             ("HEARTBEAT_EXPIRY", "500ms".to_owned()),
-            ("REPAIR_DELAY", "1500ms".to_owned()),
-            ("REPAIR_INTERVAL", "4s".to_owned()),
+            ("REPAIR_DELAY", self.repair.0.to_owned()),
+            ("REPAIR_INTERVAL", self.repair.1.to_owned()),
             ("SHUTDOWN_DELAY", "0s".to_owned()),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value));
@@ -243,7 +262,12 @@ impl Cluster {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         });
-        assert!(held.await.is_ok(), "{what}: not {copies} copies of each: {seen}");
+        if held.await.is_err() {
+            for member in self.running() {
+                seen.push_str(&member.repair().await);
+            }
+            panic!("{what}: not {copies} copies of each: {seen}");
+        }
     }
 
     /// Reads every object through every member.

@@ -87,6 +87,17 @@ async fn what_a_dead_member_held_is_made_anew_and_it_comes_back_empty() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_away_gets_what_it_missed() {
+    let mut cluster = Cluster::start_patient(3, 3).await;
+    let mut away = cluster.members.remove(0);
+    away.stop().await.expect("an orderly end");
+    let keys = cluster.put(OBJECTS).await;
+    cluster.restart(away.root).await;
+    cluster.all_active(3).await;
+    cluster.copies(&keys, 3, "after it came back").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scrub_finds_a_flipped_bit_and_another_copy_mends_it() {
     let cluster = Cluster::start(3, 3).await;
     let keys = cluster.put(5).await;

@@ -15,8 +15,12 @@ pub fn build_binaries() -> &'static PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
         let test = std::env::current_exe().expect("a running test has a path");
-        // target/<profile>/deps/<test>
-        let directory = test.ancestors().nth(2).expect("tests are in deps/").to_owned();
+        // target/<profile>/deps/<test>, or target/<profile>/<command>
+        let mut directory = test.parent().expect("a file is in a directory");
+        if directory.ends_with("deps") {
+            directory = directory.parent().expect("deps/ is in the profile's");
+        }
+        let directory = directory.to_owned();
         let mut cargo = Command::new(env!("CARGO"));
         // What cargo tells the running test would make build scripts run again.
         for (name, _) in std::env::vars_os() {

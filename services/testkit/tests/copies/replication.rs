@@ -1,8 +1,6 @@
 //! Three copies of each object: what is acknowledged is found again, whoever
 //! dies, and nobody is told what is not certain.
 
-#![allow(clippy::disallowed_methods, reason = "faults last for real time")]
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;

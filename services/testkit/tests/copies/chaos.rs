@@ -9,7 +9,7 @@ use holdfast_testkit::chaos::{Plan, run};
 async fn nothing_that_was_acknowledged_is_lost_or_undone() {
     let seed = holdfast_runtime::Runtime::real().random_u64();
     eprintln!("seed {seed}");
-    let plan = Plan { duration: Duration::from_secs(75), seed, ..Plan::default() };
+    let plan = Plan { duration: Duration::from_secs(60), seed, ..Plan::default() };
     let report = run(plan).await;
     eprintln!("{report}");
     assert!(report.violations.is_empty(), "{report}");

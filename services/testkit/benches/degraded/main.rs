@@ -1,0 +1,128 @@
+//! What reads and writes cost while one of three owners is dead, and while it is
+//! stopped, compared with all three up.
+//!
+//! ```sh
+//! cargo bench -p holdfast-testkit --bench degraded           # 5 rounds, about 3 minutes
+//! cargo bench -p holdfast-testkit --bench degraded -- 1      # 1 round
+//! ```
+//!
+//! It needs RabbitMQ installed: it starts a broker of its own, three data servers
+//! with three copies of each object and one api as release processes, measures by
+//! turns, and leaves neither a process nor a file behind. Every write is durable
+//! on two data servers before it is answered. Not part of continuous integration.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    reason = "it starts real processes, measures real time and prints a table"
+)]
+
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::client::Connection;
+use holdfast_testkit::cluster::{Options, ProcessCluster, member};
+use holdfast_testkit::wait;
+
+const ROUNDS: usize = 5;
+const REQUESTS: usize = 2_000;
+const OBJECTS: usize = 200;
+
+fn main() {
+    // cargo adds `--bench`.
+    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("threads to run on").block_on(measure(rounds));
+}
+
+async fn measure(rounds: usize) {
+    let env = vec![("REPLICAS", "3".to_owned()), ("REPAIR_DELAY", "1h".to_owned())];
+    let mut cluster = ProcessCluster::start(Options { apis: 1, env, ..Options::default() }).await;
+    store(&cluster).await;
+    let (mut dead, mut stopped) = (Ratios::default(), Ratios::default());
+    for round in 0..rounds {
+        let victim = round % 3;
+        let address = cluster.data_servers[victim].address().to_owned();
+        let up = run(&cluster).await;
+        cluster.data_servers[victim].kill().await;
+        is_heard_as(&cluster, &address, "silent").await;
+        dead.add(&up, &run(&cluster).await);
+        cluster.data_servers[victim].restart().await;
+        cluster.ready().await;
+        let up = run(&cluster).await;
+        cluster.data_servers[victim].pause();
+        is_heard_as(&cluster, &address, "silent").await;
+        stopped.add(&up, &run(&cluster).await);
+        cluster.data_servers[victim].resume();
+        cluster.ready().await;
+        println!("round {} of {rounds}", round + 1);
+    }
+    println!("one of three owners, by all up     GET p50   GET p99   PUT p50   PUT p99");
+    println!("dead                             {dead}");
+    println!("stopped                          {stopped}");
+}
+
+async fn store(cluster: &ProcessCluster) {
+    let mut api = Connection::open(cluster.api(0)).await.expect("it listens");
+    for index in 0..OBJECTS {
+        let path = format!("/objects/read-{index}");
+        let stored = api.request("PUT", &path, &[], &[7; 4_096]).await.expect("an answer");
+        assert_eq!(stored.status, 200);
+    }
+}
+
+async fn is_heard_as(cluster: &ProcessCluster, address: &str, hearing: &str) {
+    wait::until_true("the api notices", async || {
+        member(&cluster.apis[0], address).await["hearing"] == hearing
+    })
+    .await;
+}
+
+/// p50 and p99 of reads, then of writes.
+async fn run(cluster: &ProcessCluster) -> [Duration; 4] {
+    let mut api = Connection::open(cluster.api(0)).await.expect("it listens");
+    let (mut reads, mut writes) = (Vec::new(), Vec::new());
+    for index in 0..REQUESTS {
+        let path = format!("/objects/read-{}", index % OBJECTS);
+        let began = Instant::now();
+        let got = api.request("GET", &path, &[], b"").await.expect("an answer");
+        reads.push(began.elapsed());
+        assert_eq!((got.status, got.body.len()), (200, 4_096));
+        if index % 4 == 0 {
+            let path = format!("/objects/written-{}", index % OBJECTS);
+            let began = Instant::now();
+            let stored = api.request("PUT", &path, &[], &[7; 4_096]).await.expect("an answer");
+            writes.push(began.elapsed());
+            assert_eq!(stored.status, 200);
+        }
+    }
+    let at = |times: &mut Vec<Duration>, percent: usize| {
+        times.sort_unstable();
+        times[times.len() * percent / 100]
+    };
+    [at(&mut reads, 50), at(&mut reads, 99), at(&mut writes, 50), at(&mut writes, 99)]
+}
+
+/// What the same took by turns, divided.
+#[derive(Default)]
+struct Ratios([Vec<f64>; 4]);
+
+impl Ratios {
+    fn add(&mut self, up: &[Duration; 4], degraded: &[Duration; 4]) {
+        for ((ratios, up), degraded) in self.0.iter_mut().zip(up).zip(degraded) {
+            ratios.push(degraded.as_secs_f64() / up.as_secs_f64());
+        }
+    }
+}
+
+impl std::fmt::Display for Ratios {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for ratios in &self.0 {
+            let mut ratios = ratios.clone();
+            ratios.sort_unstable_by(f64::total_cmp);
+            write!(f, "{:>10.2}", ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN))?;
+        }
+        Ok(())
+    }
+}

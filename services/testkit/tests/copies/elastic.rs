@@ -1,0 +1,14 @@
+//! 3 data servers become 6, and then the other 3. With more objects:
+//! `cargo run --release -p holdfast-testkit --bin holdfast-elastic -- 5000`.
+
+use holdfast_testkit::elastic::{Plan, run};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn data_servers_come_and_go_and_nothing_is_lost() {
+    let report = run(Plan { objects: 200, object_bytes: 4_096 }).await;
+    eprintln!("{report}");
+    assert!(report.lost.is_empty(), "{report}");
+    assert_eq!(report.failed, 0, "{report}");
+    // The load's own objects, which are small, move as well.
+    assert!(report.growing < 1.3 && report.shrinking < 1.3, "{report}");
+}
