@@ -430,10 +430,13 @@ impl Drain<'_> {
         self.draining.clear();
         for member in &leaving {
             let pod = member.pod();
-            // Only what was told to drain is worth a word when this ends early.
             let drains = member.state == MemberState::Draining;
             if drains || self.counted.contains(&member.node) {
                 self.draining.push((pod.to_owned(), member.node));
+            }
+            // What was just told to drain may be listed as it was before.
+            if !drains {
+                continue;
             }
             let last = self.told.iter().find(|(node, ..)| *node == member.node);
             let is_old = last.is_none_or(|(_, state, at)| {

@@ -29,8 +29,9 @@ pub(super) struct Member {
     pub(super) takes_data: bool,
     #[serde(default)]
     pub(super) free_bytes: u64,
+    /// Its share by placement.
     #[serde(default)]
-    pub(super) total_bytes: u64,
+    pub(super) weight: u32,
     #[serde(default)]
     pub(super) copies_held: u64,
     #[serde(default)]

@@ -37,12 +37,13 @@ pub(super) fn check(listing: &Listing, pods: &Pods) -> Result<(), DrainError> {
 }
 
 /// Whether each of those that stay has room for its share. Placement gives
-/// shares by the size of the disk, so one that is full holds up everything.
+/// shares by weight, whatever room there is, so one that is full holds up
+/// everything.
 fn check_room(leaving: &[&Member], staying: &[&Member]) -> Result<(), DrainError> {
     let bytes = leaving.iter().fold(0_u64, |sum, member| sum.saturating_add(member.bytes_held));
-    let total: u128 = staying.iter().map(|member| u128::from(member.total_bytes)).sum();
+    let weights: u128 = staying.iter().map(|member| u128::from(member.weight)).sum();
     for member in staying {
-        let share = (u128::from(bytes) * u128::from(member.total_bytes)).checked_div(total);
+        let share = (u128::from(bytes) * u128::from(member.weight)).checked_div(weights);
         let share = share.map_or(bytes, |share| u64::try_from(share).unwrap_or(u64::MAX));
         let free = member.free_bytes;
         if share > free {
@@ -65,7 +66,7 @@ mod tests {
         json!({
             "node": format!("{ordinal:032x}"), "address": format!("s-{ordinal}.h.ns.svc:8081"),
             "state": "active", "hearing": "heard", "takes_data": true,
-            "free_bytes": 6 * GIB, "total_bytes": 10 * GIB, "bytes_held": 4 * GIB,
+            "free_bytes": 6 * GIB, "weight": 10, "bytes_held": 4 * GIB,
         })
     }
 
@@ -147,8 +148,8 @@ mod tests {
         assert!(check(&listing(2, leaving(12)), &pods(2..3)).is_ok());
         let full = refused(2, leaving(13), 2);
         assert!(full.contains("6.5 GiB") && full.contains("6.0 GiB"), "{full}");
-        // A larger disk gets more.
-        let large = json!({ "total_bytes": 30 * GIB, "free_bytes": 20 * GIB });
+        // A heavier one gets more.
+        let large = json!({ "weight": 30, "free_bytes": 20 * GIB });
         let members =
             |gib| vec![member(0), with(member(1), large.clone()), with(member(2), held(gib))];
         assert!(check(&listing(2, members(24)), &pods(2..3)).is_ok());

@@ -113,7 +113,7 @@ pub(crate) fn member(ordinal: u64) -> Value {
         "node": id(ordinal),
         "address": format!("{NAME}-{ordinal}.{NAME}-headless.ns.svc.cluster.local:8081"),
         "generation": 1, "state": "active", "hearing": "heard", "takes_data": true,
-        "last_heard_seconds_ago": 0.5, "free_bytes": 6 * GIB, "total_bytes": 10 * GIB,
+        "last_heard_seconds_ago": 0.5, "free_bytes": 6 * GIB, "total_bytes": 10 * GIB, "weight": 10,
         "zone": null, "lost": false, "copies_held": 100, "bytes_held": 4 * GIB,
         "repair_backlog": 0, "repair_passed": null,
     })
