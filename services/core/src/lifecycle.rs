@@ -32,11 +32,11 @@ pub enum Refused {
     Lost,
     /// Too few would remain to hold as many copies as there should be.
     #[error(
-        "{remaining} active data server(s) would remain for {replicas} copies; add one, or lower \
+        "{remaining} active data server(s) that are heard would remain for {replicas} copies; add one, or lower \
          REPLICAS first"
     )]
     TooFew {
-        /// Active members without this one.
+        /// Active members that are heard, without this one.
         remaining: usize,
         /// Copies that there should be.
         replicas: usize,
@@ -52,18 +52,24 @@ pub enum Refused {
     Unproven,
 }
 
-/// The entry with which this member drains.
+/// The entry with which this member drains. Only members that are heard count
+/// among those that remain: with fewer than R of those, a silent one is not given
+/// up and a newcomer's join may never count, so that the cluster stays as it is.
 ///
 /// # Errors
 /// [`Refused`].
-pub fn drain(roster: &Roster, id: NodeId) -> Result<Entry, Refused> {
+pub fn drain(roster: &Roster, view: &View, id: NodeId) -> Result<Entry, Refused> {
     let entry = roster.get(id).ok_or(Refused::Unknown)?;
     match entry.state {
         MemberState::Draining => Ok(entry.clone()),
         MemberState::Active => {
+            let is_heard = |other: NodeId| {
+                view.member(other).is_some_and(|member| member.hearing == Hearing::Heard)
+            };
             let remaining = roster
                 .members()
                 .filter(|other| other.id != id && other.state == MemberState::Active)
+                .filter(|other| is_heard(other.id))
                 .count();
             let replicas = roster.policy.replicas();
             if remaining < replicas {

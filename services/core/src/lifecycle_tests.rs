@@ -74,6 +74,8 @@ use MemberState::{Active, Draining, Joining, Retired};
 #[test]
 fn a_drain_leaves_enough_members_and_can_be_taken_back() {
     let three = roster(2, &[(1, Active), (2, Active), (3, Active), (4, Joining)]);
+    let heard = view(2, (1..=4).map(|bits| member(bits, Active, Heard)).collect());
+    let drain = |roster: &Roster, id| drain(roster, &heard, id);
     let drained = drain(&three, id(1)).expect("two remain");
     assert_eq!((drained.state, drained.epoch), (Draining, 0));
     assert_eq!(drain(&three, id(4)), Err(Refused::WrongState { state: Joining }));
@@ -88,6 +90,18 @@ fn a_drain_leaves_enough_members_and_can_be_taken_back() {
     assert_eq!(two.get(id(1)).map(|entry| entry.state), Some(Active));
     two.apply_entry(&Entry { lost: true, ..entry(2, Draining) });
     assert_eq!(cancel_drain(&two, id(2)), Err(Refused::Lost));
+}
+
+#[test]
+fn a_drain_does_not_count_on_a_silent_member() {
+    let three = roster(2, &[(1, Active), (2, Active), (3, Active)]);
+    let seen = |third| {
+        view(2, vec![member(1, Active, Heard), member(2, Active, Heard), member(3, Active, third)])
+    };
+    let refused = Err(Refused::TooFew { remaining: 1, replicas: 2 });
+    assert_eq!(drain(&three, &seen(Silent), id(1)), refused);
+    assert!(drain(&three, &seen(Silent), id(3)).is_ok(), "the silent one itself");
+    assert!(drain(&three, &seen(Heard), id(1)).is_ok());
 }
 
 #[test]

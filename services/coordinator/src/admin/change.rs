@@ -51,7 +51,7 @@ impl Change {
     fn entry(self, id: NodeId, operators: &Operators) -> Result<Entry, Refused> {
         let snapshot = operators.changer.cluster.snapshot();
         match self {
-            Self::Drain => lifecycle::drain(&snapshot.roster, id),
+            Self::Drain => lifecycle::drain(&snapshot.roster, &snapshot.view, id),
             Self::CancelDrain => lifecycle::cancel_drain(&snapshot.roster, id),
             Self::Retire { accept_loss } => {
                 lifecycle::retire(&snapshot.roster, &snapshot.view, id, accept_loss)
