@@ -59,12 +59,16 @@ pub fn ask(dice: &mut Dice, known: Option<&Seen>, value: u64) -> Asked {
     Asked { action, method, header, body }
 }
 
+/// No such answer should ever come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unexpected;
+
 /// What an answer to anything but a read says; `None` when it certainly had no
 /// effect.
 ///
 /// # Errors
-/// When no such answer should ever come.
-pub fn understand(status: u16, code: &str) -> Result<Option<Outcome>, ()> {
+/// [`Unexpected`].
+pub fn understand(status: u16, code: &str) -> Result<Option<Outcome>, Unexpected> {
     match status {
         200 | 204 => Ok(Some(Outcome::Done)),
         412 => Ok(Some(Outcome::Refused)),
@@ -75,7 +79,7 @@ pub fn understand(status: u16, code: &str) -> Result<Option<Outcome>, ()> {
             }
             _ => Ok(Some(Outcome::Maybe)),
         },
-        _ => Err(()),
+        _ => Err(Unexpected),
     }
 }
 

@@ -147,7 +147,7 @@ impl Load {
             }
             (Action::Read, 404) => Some(Outcome::Saw(None)),
             (Action::Read, _) => None,
-            (_, status) => workload::understand(status, &answer.code()).unwrap_or_else(|()| {
+            (_, status) => workload::understand(status, &answer.code()).unwrap_or_else(|_| {
                 let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
                 wrong.push(format!("{key}: {action:?} was answered {status}: {}", answer.text()));
                 Some(Outcome::Maybe)
