@@ -359,7 +359,7 @@ mod tests {
             inner.pause(OTHER);
             inner.sleep(Duration::from_secs(10)).await;
             inner.resume(OTHER);
-            inner.sleep(Duration::from_secs(1)).await;
+            inner.sleep(Duration::from_millis(1_500)).await;
             inner.kill(OTHER);
             inner.sleep(Duration::from_secs(5)).await;
             drop(task);

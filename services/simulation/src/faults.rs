@@ -13,6 +13,9 @@ use crate::random::{Random, mix};
 /// How long an operator waits.
 const ADMIN_LIMIT: Duration = Duration::from_secs(5);
 
+/// How long after it a lost disk is known to everybody.
+const NOTICED: Duration = Duration::from_secs(5);
+
 /// A fault that goes on.
 #[derive(Debug, Clone)]
 struct Active {
@@ -36,6 +39,7 @@ pub struct Faults {
     replicas: u32,
     active: Vec<Active>,
     has_added: bool,
+    wiped: Option<Duration>,
     next: Duration,
 }
 
@@ -53,6 +57,7 @@ impl Faults {
             replicas: plan.replicas,
             active: Vec::new(),
             has_added: false,
+            wiped: None,
             next: Duration::ZERO,
         }
     }
@@ -156,6 +161,7 @@ impl Faults {
                 }
                 cluster.kill(victim);
                 cluster.node(victim).volume.clear();
+                self.wiped = Some(world.executor.now());
             }
             Kind::StopBroker => world.broker.stop(),
             Kind::FreezeBroker => world.broker.freeze(),
@@ -231,7 +237,11 @@ impl Faults {
         };
         let Some(member) = members.iter().find(here) else { return false };
         let needed = usize::try_from(self.replicas).unwrap_or(usize::MAX);
-        if active <= needed {
+        // An operator who knows of a lost disk does not drain: before it is
+        // noticed, the cluster cannot refuse.
+        let now = cluster.world.executor.now();
+        let is_wiped = self.wiped.is_some_and(|at| now.saturating_sub(at) < NOTICED);
+        if active <= needed || is_wiped {
             return false;
         }
         fault.node = text(member, "node").to_owned();

@@ -11,10 +11,8 @@ use holdfast_testkit::workload::{Asked, Dice, Seen, ask, understand, value_of};
 
 use crate::client::{Answer, Client};
 use crate::cluster::World;
+use crate::plan::Plan;
 use crate::random::mix;
-
-/// Keys that are used at a time.
-const KEYS: u64 = 4;
 
 /// Operations on one key before a new one takes its place.
 const OPERATIONS: usize = MAX_OPERATIONS - 24;
@@ -27,7 +25,7 @@ const READER: usize = usize::MAX;
 pub struct Load {
     world: World,
     apis: Vec<String>,
-    think_millis: u64,
+    plan: Plan,
     is_paused: AtomicBool,
     is_over: AtomicBool,
     values: AtomicU64,
@@ -46,16 +44,16 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Load {
     /// Nothing yet.
     #[must_use]
-    pub fn new(world: World, apis: Vec<String>, think_millis: u64) -> Self {
+    pub fn new(world: World, apis: Vec<String>, plan: &Plan) -> Self {
         Self {
             world,
             apis,
-            think_millis,
+            plan: plan.clone(),
             is_paused: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             values: AtomicU64::new(1),
             histories: Mutex::default(),
-            keys: Mutex::new((0..KEYS).map(|key| (key, 0)).collect()),
+            keys: Mutex::new((0..plan.keys).map(|key| (key, 0)).collect()),
             wrong: Mutex::default(),
             unavailable: AtomicU64::new(0),
         }
@@ -101,7 +99,8 @@ impl Load {
                 let key = self.key(&mut dice);
                 self.operate(client, &requests, patience, &key, &mut dice, &mut seen).await;
             }
-            let pause = if dice.roll(4) == 0 { 0 } else { dice.roll(self.think_millis) };
+            let most = if dice.roll(2) == 0 { 8 } else { self.plan.think_millis };
+            let pause = dice.roll(most);
             runtime.sleep(Duration::from_millis(pause)).await;
         }
     }
@@ -109,10 +108,10 @@ impl Load {
     /// A key in use; one that was used enough is replaced.
     fn key(&self, dice: &mut Dice) -> String {
         let mut keys = locked(&self.keys);
-        let place = usize::try_from(dice.roll(KEYS)).unwrap_or(0);
+        let place = usize::try_from(dice.roll(self.plan.keys)).unwrap_or(0);
         let Some((number, used)) = keys.get_mut(place) else { return String::new() };
         if *used >= OPERATIONS {
-            *number += KEYS;
+            *number += self.plan.keys;
             *used = 0;
         }
         *used += 1;

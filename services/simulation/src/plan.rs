@@ -79,7 +79,10 @@ pub struct Plan {
     pub apis: usize,
     /// Clients.
     pub clients: usize,
-    /// Longest pause of a client between two requests, in milliseconds.
+    /// Keys that are used at a time.
+    pub keys: u64,
+    /// Longest pause of a client between two requests, in milliseconds; every
+    /// second one is short.
     pub think_millis: u64,
     /// How long faults go on.
     pub duration: Duration,
@@ -122,7 +125,8 @@ impl Plan {
             changes,
             apis: 2,
             clients: 3 + random.place(4),
-            think_millis: random.within(100, 400),
+            keys: random.within(1, 4),
+            think_millis: random.within(150, 600),
             duration: Duration::from_secs(random.within(20, 60)),
             kinds,
             most_faults: 1 + random.place(3),

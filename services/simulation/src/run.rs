@@ -113,7 +113,7 @@ async fn live(world: World, plan: &Plan) -> Report {
     world.trace.add("founded");
     let apis = cluster.apis();
     let apis = apis.iter().map(|api| cluster.node(*api).host.address(PORT)).collect();
-    let load = Arc::new(Load::new(world.clone(), apis, plan.think_millis));
+    let load = Arc::new(Load::new(world.clone(), apis, plan));
     let mut clients = Vec::new();
     if violations.is_empty() {
         for client in 0..plan.clients {
