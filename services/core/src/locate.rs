@@ -326,7 +326,9 @@ impl Round {
             _ => false,
         });
         let unheard = self.asked.values().filter(|a| !matches!(a, Asked::Answered { .. })).count();
+        // Silence alone decides nothing, however few members there are.
         !unknown_anywhere
+            && unheard < self.asked.len()
             && self.quorum.allows(unheard)
             && (self.settling <= 1 || self.is_settled())
     }

@@ -374,3 +374,13 @@ fn while_copies_become_more_a_version_is_settled_by_what_writes_make() {
     round.apply_answer(&answer(3, &[], &[]));
     assert!(round.outcome(0).complete && !round.outcome(0).settled);
 }
+
+#[test]
+fn fewer_members_than_a_quorum_are_waited_for_all_the_same() {
+    let one = three_copies(&[(1, Heard)]);
+    let mut round = Round::new(1, BTreeSet::new(), &one);
+    assert!(!round.is_decided(), "nobody has said anything");
+    round.apply_answer(&answer(1, &[], &[]));
+    assert!(round.is_decided());
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
