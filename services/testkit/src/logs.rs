@@ -1,5 +1,18 @@
 //! Log lines that nobody expected.
 
+/// What is said when a member is away, and when a write or a read meets one that
+/// has just died.
+pub const AWAY: [&str; 7] = [
+    // A request that fails is worth a line.
+    "status=503",
+    "fell silent",
+    "silent",
+    "refused a write",
+    "could not be read",
+    "did not confirm a write",
+    "the last message to the cluster",
+];
+
 /// The warnings and errors among `lines` that no entry of `allowed` is part of.
 #[must_use]
 pub fn unlisted<'a>(lines: &'a str, allowed: &[&str]) -> Vec<&'a str> {

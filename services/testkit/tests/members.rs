@@ -6,25 +6,13 @@ use std::time::Instant;
 
 use holdfast_testkit::client;
 use holdfast_testkit::cluster::{EXPIRY, INTERVAL, Options, ProcessCluster, SharedCluster, member};
+use holdfast_testkit::logs::AWAY;
 use holdfast_testkit::process::Service;
 use holdfast_testkit::seed::SeedQueue;
 use holdfast_testkit::wait;
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 
 static CLUSTER: SharedCluster = SharedCluster::new();
-
-/// What is said when a member is away, and when a write meets one that just
-/// died.
-const AWAY: &[&str] = &[
-    // A request that fails is worth a line.
-    "status=503",
-    "fell silent",
-    "silent",
-    "refused a write",
-    "could not be read",
-    "did not confirm a write",
-    "the last message to the cluster",
-];
 
 async fn hearing(api: &Service, address: &str) -> String {
     let member = member(api, address).await;
@@ -94,7 +82,7 @@ async fn a_killed_data_server_is_silent_within_the_expiry_and_writes_go_on() {
     assert_eq!(left["takes_data"], false);
     cluster.data_servers[0].restart().await;
     cluster.ready().await;
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 #[tokio::test]
@@ -131,7 +119,7 @@ async fn what_only_a_dead_member_holds_is_never_said_to_be_absent() {
         .await;
     }
     cluster.ready().await;
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 #[tokio::test]
@@ -159,9 +147,9 @@ async fn an_api_that_starts_while_the_holder_is_dead_never_says_absent() {
         get(late.address(), "/objects/warm-up").await.0 == 200
     })
     .await;
-    late.check_log(AWAY);
+    late.check_log(&AWAY);
     cluster.ready().await;
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 async fn hearing_if_up(api: &Service, address: &str) -> String {
@@ -204,7 +192,7 @@ async fn a_data_server_that_shuts_down_gets_no_new_data_and_returns_as_a_new_run
     assert_eq!(after["node"], before["node"]);
     let generation = |listed: &serde_json::Value| listed["generation"].as_u64().expect("a number");
     assert_eq!(generation(&after), generation(&before) + 2, "two restarts");
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 #[tokio::test]
@@ -245,7 +233,7 @@ async fn heartbeats_of_an_earlier_run_are_ignored() {
     let still = member(api, address).await;
     assert_eq!((&still["hearing"], &still["takes_data"]), (&"heard".into(), &true.into()));
     assert_eq!(member(api, "127.0.0.1:1").await, serde_json::Value::Null);
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 #[tokio::test]
@@ -301,7 +289,7 @@ async fn what_was_replaced_or_deleted_while_its_holder_was_away_stays_so() {
         .await;
     }
     cluster.ready().await;
-    cluster.check_logs(AWAY);
+    cluster.check_logs(&AWAY);
 }
 
 #[tokio::test]
