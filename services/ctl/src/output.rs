@@ -30,3 +30,20 @@ pub fn chain(error: &dyn Error) -> String {
     }
     text
 }
+
+/// Bytes for people.
+pub(crate) struct Amount(pub(crate) u64);
+
+impl fmt::Display for Amount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut value = self.0 as f64;
+        for unit in ["bytes", "KiB", "MiB", "GiB"] {
+            if value < 1024.0 {
+                let digits = usize::from(unit != "bytes");
+                return write!(f, "{value:.digits$} {unit}");
+            }
+            value /= 1024.0;
+        }
+        write!(f, "{value:.1} TiB")
+    }
+}
