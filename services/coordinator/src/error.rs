@@ -59,10 +59,9 @@ pub enum ObjectError {
         /// Those that did not say.
         silent: Vec<NodeId>,
     },
-    /// Too few members are heard for a write that later reads are certain to
-    /// find.
+    /// Too few members are there for a write that later reads are certain to find.
     #[error(
-        "too many data servers are silent for this write to be safe; nothing was stored, try again when they are back"
+        "too few data servers answer for this write to be safe; nothing was stored, try again when those that are silent are back, or add data servers"
     )]
     NoQuorum {
         /// Those that did not say.
@@ -87,6 +86,11 @@ pub enum ObjectError {
         "the data server did not confirm the write; it may or may not have happened, read the object to find out"
     )]
     OutcomeUnknown,
+    /// The newest content is on too few members, and could not be brought to more.
+    #[error(
+        "the newest content of this object is on too few data servers to be shown, and could not be copied to more; try again"
+    )]
+    Unsettled,
     /// The object exists but could not be read.
     #[error("the object exists but its data server could not read it; try again")]
     ReadFailed,
@@ -123,7 +127,7 @@ pub enum ObjectError {
 
 impl ObjectError {
     /// Every code there is, for metrics that show each of them.
-    pub const CODES: [&'static str; 22] = [
+    pub const CODES: [&'static str; 23] = [
         "bad-name",
         "bad-header",
         "too-large",
@@ -138,6 +142,7 @@ impl ObjectError {
         "no-space",
         "write-failed",
         "outcome-unknown",
+        "unsettled",
         "read-failed",
         "damaged",
         "bad-range",
@@ -170,6 +175,7 @@ impl ObjectError {
             | Self::NoDataServers
             | Self::WriteFailed
             | Self::OutcomeUnknown
+            | Self::Unsettled
             | Self::ReadFailed
             | Self::ShuttingDown => StatusCode::SERVICE_UNAVAILABLE,
             Self::NoSpace => StatusCode::INSUFFICIENT_STORAGE,
@@ -194,6 +200,7 @@ impl ObjectError {
             Self::NoSpace => "no-space",
             Self::WriteFailed => "write-failed",
             Self::OutcomeUnknown => "outcome-unknown",
+            Self::Unsettled => "unsettled",
             Self::ReadFailed => "read-failed",
             Self::Damaged => "damaged",
             Self::Range { .. } => "bad-range",
@@ -214,6 +221,7 @@ impl ObjectError {
             | Self::Contended
             | Self::WriteFailed
             | Self::OutcomeUnknown
+            | Self::Unsettled
             | Self::ReadFailed
             | Self::ShuttingDown => Some(Duration::from_secs(1)),
             _ => None,
@@ -269,7 +277,8 @@ mod tests {
             ObjectError::NoDataServers => ObjectError::NoSpace,
             ObjectError::NoSpace => ObjectError::WriteFailed,
             ObjectError::WriteFailed => ObjectError::OutcomeUnknown,
-            ObjectError::OutcomeUnknown => ObjectError::ReadFailed,
+            ObjectError::OutcomeUnknown => ObjectError::Unsettled,
+            ObjectError::Unsettled => ObjectError::ReadFailed,
             ObjectError::ReadFailed => ObjectError::Damaged,
             ObjectError::Damaged => ObjectError::Range { size_bytes: 1 },
             ObjectError::Range { .. } => ObjectError::PreconditionFailed,

@@ -47,7 +47,7 @@ impl Objects {
             self.forget_superseded(name, &located);
             return Ok(());
         }
-        match self.write(&write).await? {
+        match self.write(&write, Some(located)).await? {
             Written::Stored(_) => Ok(()),
             Written::OnlyGuests => Err(ObjectError::NoDataServers),
         }

@@ -127,7 +127,7 @@ impl Objects {
                 ballot = Some(self.next_version(&located));
             }
         }
-        Err(ObjectError::ReadFailed)
+        Err(ObjectError::Unsettled)
     }
 
     /// Everybody who has the newest version, beginning anywhere, so that readers

@@ -8,7 +8,7 @@ use holdfast_core::version::Version;
 
 use super::Objects;
 use super::body::{self, Beginning, Incoming};
-use super::target::{Targets, choose_targets};
+use super::target::{Targets, check_enough, choose_targets};
 use super::write::{Condition, Content, Write, Written};
 use crate::error::ObjectError;
 
@@ -84,9 +84,7 @@ impl Objects {
         };
         let policy = view.view.policy;
         let (copies, quorum) = (policy.replicas(), policy.write_quorum());
-        if recipients.len() < quorum {
-            return Err(self.no_quorum(&before));
-        }
+        check_enough(&view.view, &before, recipients.len(), room)?;
         let (uploads, digest) = self.upload(&recipients, copies, quorum, incoming).await?;
         let content = Content::Staged(Arc::new(uploads));
         let write = Write { name, kind: Kind::Object, metadata, digest, content };
@@ -102,7 +100,7 @@ impl Objects {
         condition: Option<&Condition>,
     ) -> Result<Written, ObjectError> {
         match condition {
-            None => self.write(write).await,
+            None => self.write(write, None).await,
             // Only a delete may find nothing to do.
             Some(condition) => {
                 self.write_if(write, condition).await?.ok_or(ObjectError::WriteFailed)

@@ -23,7 +23,7 @@ impl Objects {
     /// conditional write does it.
     ///
     /// # Errors
-    /// When it could not be brought to W members: it must not be shown.
+    /// [`ObjectError::Unsettled`]: it must not be shown.
     pub(super) async fn write_back(
         &self,
         name: &ObjectName,
@@ -43,11 +43,13 @@ impl Objects {
             .collect();
         // Stable: good copies first.
         from.sort_by_key(|node| !readable(node));
-        let recipients = match choose_targets(view, located, name, stat.size_bytes)? {
-            Targets::Members(members) => {
+        let recipients = match choose_targets(view, located, name, stat.size_bytes) {
+            Ok(Targets::Members(members)) => {
                 members.into_iter().filter(|to| !holders.contains(&to.member.id)).collect()
             }
-            Targets::Guests => Vec::new(),
+            // There may be nobody else to take it: what is missing then is told
+            // below.
+            Ok(Targets::Guests) | Err(_) => Vec::new(),
         };
         let version = stat.version;
         let send = self.copier(CopyParts { name: name.clone(), stat, from, ballot });
@@ -64,7 +66,7 @@ impl Objects {
             .await;
         let result = if replicated.is_ok() { "ok" } else { "error" };
         self.metrics.write_backs.with_label_values(&[result]).inc();
-        replicated.map(|_| ()).map_err(ObjectError::from)
+        replicated.map(|_| ()).map_err(|_| ObjectError::Unsettled)
     }
 
     fn copier(&self, parts: CopyParts) -> Send {

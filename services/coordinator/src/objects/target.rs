@@ -58,6 +58,24 @@ pub(super) fn choose_targets(
     if view.guests.is_empty() { Err(ObjectError::NoDataServers) } else { Ok(Targets::Guests) }
 }
 
+/// Fewer than W members cannot acknowledge anything: nothing is sent to them.
+pub(super) fn check_enough(
+    view: &View,
+    located: &Located,
+    recipients: usize,
+    size_bytes: u64,
+) -> Result<(), ObjectError> {
+    let quorum = view.policy.write_quorum();
+    if recipients >= quorum {
+        return Ok(());
+    }
+    let room_lacks = view.candidates(size_bytes).len() < quorum;
+    if room_lacks && view.writable().count() >= quorum {
+        return Err(ObjectError::NoSpace);
+    }
+    Err(ObjectError::NoQuorum { silent: located.unheard.clone() })
+}
+
 #[cfg(test)]
 #[path = "target_tests.rs"]
 mod tests;

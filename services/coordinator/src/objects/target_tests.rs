@@ -107,3 +107,19 @@ fn full_none_and_guests_are_told_apart() {
     let target = choose_targets(&guests, &held_by(1), &name(), 10);
     assert!(matches!(target, Ok(Targets::Guests)));
 }
+
+#[test]
+fn fewer_than_a_quorum_get_nothing() {
+    let mut view = view((1..4).map(|bits| member(bits, Hearing::Heard, 50)).collect());
+    view.policy = Policy::settled(0, 3);
+    let all = answered(&[1, 2, 3]);
+    assert!(check_enough(&view, &all, 2, 10).is_ok());
+    let few = check_enough(&view, &all, 1, 10);
+    assert!(matches!(few, Err(ObjectError::NoQuorum { .. })), "{few:?}");
+    view.members[0].free_bytes = 5;
+    view.members[1].free_bytes = 5;
+    assert!(matches!(check_enough(&view, &all, 1, 10), Err(ObjectError::NoSpace)));
+    view.members[2].hearing = Hearing::Silent;
+    view.members[1].hearing = Hearing::Silent;
+    assert!(matches!(check_enough(&view, &all, 1, 10), Err(ObjectError::NoQuorum { .. })));
+}

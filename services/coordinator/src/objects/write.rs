@@ -15,7 +15,7 @@ use holdfast_core::version::Version;
 
 use super::Objects;
 use super::replicate::{Failure, Recipient, Replication, Send};
-use super::target::{Targets, choose_targets};
+use super::target::{Targets, check_enough, choose_targets};
 use super::upload::Uploads;
 use crate::data_servers::WriteRequest;
 use crate::error::ObjectError;
@@ -89,10 +89,18 @@ pub(super) enum Written {
 }
 
 impl Objects {
-    /// Makes a write without a condition.
-    pub(super) async fn write(&self, write: &Write) -> Result<Written, ObjectError> {
+    /// Makes a write without a condition. `located` is what a locate after the
+    /// last byte has found, if there was one.
+    pub(super) async fn write(
+        &self,
+        write: &Write,
+        mut located: Option<Located>,
+    ) -> Result<Written, ObjectError> {
         for attempt in 1.. {
-            let located = self.locate(&write.name).await?;
+            let located = match located.take() {
+                Some(located) => located,
+                None => self.locate(&write.name).await?,
+            };
             self.check_ordered(&located)?;
             let recipients = match self.recipients(write, &located)? {
                 Targets::Members(recipients) => recipients,
@@ -125,20 +133,30 @@ impl Objects {
         self.runtime.sleep(self.runtime.jittered(Duration::from_millis(60))).await;
     }
 
+    /// Who is to get a write: W members at least, or it is refused before any of
+    /// them has it.
     pub(super) fn recipients(
         &self,
         write: &Write,
         located: &Located,
     ) -> Result<Targets, ObjectError> {
         let view = &self.cluster.snapshot().view;
-        match &write.content {
-            // A full disk still has room for a tombstone.
-            Content::Nothing => choose_targets(view, located, &write.name, 0),
-            Content::Small(payload) => {
-                choose_targets(view, located, &write.name, payload.len() as u64)
+        // A full disk still has room for a tombstone.
+        let size_bytes = match &write.content {
+            Content::Small(payload) => payload.len() as u64,
+            Content::Nothing | Content::Staged(_) => 0,
+        };
+        let targets = match &write.content {
+            Content::Staged(uploads) => Targets::Members(uploads.recipients(view, located)),
+            _ => choose_targets(view, located, &write.name, size_bytes)?,
+        };
+        match &targets {
+            Targets::Members(recipients) => {
+                check_enough(view, located, recipients.len(), size_bytes)?;
             }
-            Content::Staged(uploads) => Ok(Targets::Members(uploads.recipients(view, located))),
+            Targets::Guests => {}
         }
+        Ok(targets)
     }
 
     /// Sends a version to its recipients until it is acknowledged.

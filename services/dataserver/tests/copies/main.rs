@@ -213,3 +213,77 @@ fn files(root: &Path) -> Vec<PathBuf> {
     found.extend(directories.iter().flat_map(|directory| files(directory)));
     found
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tombstones_go_when_everybody_agrees_and_not_before() {
+    let mut cluster = Cluster::start(3, 3).await;
+    let keys = cluster.put(10).await;
+    cluster.copies(&keys, 3, "after the writes").await;
+    // It does not hear of the deletes, and keeps what was deleted.
+    let mut away = cluster.members.remove(0);
+    away.stop().await.expect("an orderly end");
+    for key in &keys {
+        let path = format!("/objects/{key}");
+        wait::until_within(PATIENCE, "a delete is taken", async || {
+            let address = &cluster.members[0].ports.address;
+            let answer = client::delete(address, &path).await.ok()?;
+            (answer.status == 204).then_some(())
+        })
+        .await;
+    }
+    // Four windows and two laps of repair: long enough for all of them to go.
+    let long = std::time::Duration::from_secs(8);
+    wait::while_true(long, "every tombstone is there", async || {
+        let mut held = 0;
+        for member in cluster.running() {
+            held += member.holds(&keys).await.len();
+        }
+        held == 2 * keys.len()
+    })
+    .await;
+    cluster.restart(away.root).await;
+    wait::until_within(PATIENCE, "nobody has anything of them", async || {
+        for member in cluster.running() {
+            for key in &keys {
+                let path = format!("/objects/{key}");
+                let answer = client::get(&member.ports.address, &path).await.ok()?;
+                assert_ne!(answer.status, 200, "{key} is back");
+            }
+        }
+        for member in cluster.running() {
+            if !member.holds(&keys).await.is_empty() {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+    for member in cluster.running() {
+        for key in &keys {
+            let path = format!("/objects/{key}");
+            let answer = client::get(&member.ports.address, &path).await.expect("an answer");
+            assert_eq!(answer.status, 404, "{key}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fewer_members_than_a_write_needs_are_given_nothing() {
+    let cluster = Cluster::start(1, 3).await;
+    let (member, key) = (&cluster.members[0], "key-0".to_owned());
+    // Lookups are complete: it is not for want of answers that writes are refused.
+    wait::until_within(PATIENCE, "absence is proven", async || {
+        let answer = client::get(&member.ports.address, "/objects/key-0").await.ok()?;
+        (answer.status == 404).then_some(())
+    })
+    .await;
+    for (length, headers) in [(5, &[][..]), (5, &[("If-None-Match", "*")][..]), (300_000, &[][..])]
+    {
+        let body = vec![7; length];
+        let path = format!("/objects/{key}");
+        let answer = client::request(&member.ports.address, "PUT", &path, headers, &body).await;
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (503, "no-quorum"), "{length}");
+    }
+    assert!(member.holds(&[key]).await.is_empty());
+}
