@@ -1,6 +1,7 @@
 //! Changes of the roster: joining, draining, retiring, and another number of
 //! copies.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_core::admission::{Situation, Step, choose_step};
@@ -131,6 +132,7 @@ impl World {
             initial_members: 1,
             write_quorum: view.policy.write_quorum(),
             told: &node.told,
+            unable: &BTreeSet::new(),
         };
         choose_step(&situation) == Step::Activate
             && self.change(state, newcomer, |book| {
