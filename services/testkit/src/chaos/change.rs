@@ -71,8 +71,13 @@ impl Faults {
         }
     }
 
-    /// Waits for the end of a change while nothing else is broken.
+    /// Waits for the end of a change while nothing else is broken. A drain lasts
+    /// as long as a disk is full on which something of it belongs.
     pub(super) async fn finish_change(&mut self, stage: &mut Stage) {
+        if self.change.is_none() {
+            return;
+        }
+        self.relieve(stage).await;
         let deadline = Instant::now() + PATIENCE;
         loop {
             self.go_on_with_change(stage).await;
