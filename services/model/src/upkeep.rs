@@ -13,6 +13,7 @@ use holdfast_core::version::Version;
 
 use crate::book::{Place, id, place};
 use crate::client::Locating;
+use crate::collecting::Collecting;
 use crate::coordinate::places;
 use crate::mutation::Mutation;
 use crate::node::{Held, Packet, key, moment};
@@ -45,6 +46,15 @@ pub enum Upkeep {
         /// When the second round began.
         asked_again: Option<Moment>,
     },
+    /// It has all members forget a tombstone.
+    Collecting(Collecting),
+}
+
+impl Upkeep {
+    /// Whether what was asked for is under way whatever becomes of who asked.
+    pub(crate) fn outlasts_a_restart(&self) -> bool {
+        matches!(self, Self::Collecting(Collecting { forgotten: Some(_), .. }))
+    }
 }
 
 impl World {
@@ -68,6 +78,7 @@ impl World {
                 actions.push(Action::Abandon(own));
             }
             Upkeep::Forgetting(_) => actions.push(Action::Forget(own)),
+            Upkeep::Collecting(collecting) => Self::collect_actions(collecting, own, actions),
             Upkeep::LettingGo { rely_on, pinned, .. } => {
                 let unasked = rely_on.difference(pinned);
                 actions.extend(unasked.map(|place| Action::Pin(own, *place)));
@@ -149,8 +160,8 @@ impl World {
         state.upkeep[own] = Upkeep::Nothing;
         state.node(own).passed |= counts && lasting;
         match plan {
-            // Tombstones are not collected in the model.
-            Plan::Rest | Plan::Wait | Plan::Collect { .. } => {}
+            Plan::Rest | Plan::Wait => {}
+            Plan::Collect { version } => self.begin_to_collect(state, own, version),
             Plan::Copy { stat, to, .. } => {
                 let stamps = places(&located);
                 for receiver in to.into_iter().map(place) {

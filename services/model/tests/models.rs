@@ -56,3 +56,9 @@ fn a_lost_member() {
 fn another_number_of_copies() {
     holds(catalogue::raise());
 }
+
+#[test]
+fn tombstones_are_collected() {
+    holds(catalogue::collecting());
+    holds(catalogue::collecting_late());
+}
