@@ -164,6 +164,20 @@ pub fn letting_go() -> Setup {
     }
 }
 
+/// A copy that is not where it belongs is superseded while somebody reads.
+#[must_use]
+pub fn superseding() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        initial: vec![0, 1],
+        repairers: vec![1],
+        ticks: 1,
+        window: 1,
+        replies_arrive: true,
+        ..Setup::new("a copy is superseded", 3, 2)
+    }
+}
+
 /// Two members that do not agree where copies belong let go at once.
 #[must_use]
 pub fn two_droppers() -> Setup {
@@ -316,6 +330,7 @@ pub fn models() -> Vec<Setup> {
         replace_twice(),
         forgetful(),
         letting_go(),
+        superseding(),
         two_droppers(),
         join(),
         lost(),
@@ -357,6 +372,7 @@ pub fn mutants() -> Vec<Setup> {
         create_and_put().with(Mutation::AcceptOldStamp),
         forgetful().with(Mutation::DropFloor),
         letting_go().with(Mutation::DropAtOnce),
+        superseding().with(Mutation::ForgetAtOnce),
         letting_go().with(Mutation::AnswerOldQuestion),
         letting_go().with(Mutation::AskAgainInTheRound),
         two_droppers().with(Mutation::PinWhileLettingGo),

@@ -35,6 +35,8 @@ pub enum Mutation {
     UnreadableIsAbsent,
     /// A copy is dropped as soon as the others confirmed theirs.
     DropAtOnce,
+    /// A copy is forgotten as soon as a newer version is settled.
+    ForgetAtOnce,
     /// Others say that they have a copy, and do not keep it.
     NoPins,
     /// A member that lets go of a copy confirms it to others all the same.

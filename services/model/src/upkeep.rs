@@ -31,8 +31,13 @@ pub enum Upkeep {
         /// Whether this pass began after what is going on counted.
         counts: bool,
     },
-    /// It is about to forget this version.
-    Forgetting(Version),
+    /// It is about to forget a version that is superseded.
+    Forgetting {
+        /// Which version that is.
+        version: Version,
+        /// When it saw that.
+        since: Moment,
+    },
     /// It lets go of its copy.
     LettingGo {
         /// Which version that is.
@@ -77,7 +82,7 @@ impl World {
                 actions.push(Action::Plan(own));
                 actions.push(Action::Abandon(own));
             }
-            Upkeep::Forgetting(_) => actions.push(Action::Forget(own)),
+            Upkeep::Forgetting { .. } => actions.push(Action::Forget(own)),
             Upkeep::Collecting(collecting) => Self::collect_actions(collecting, own, actions),
             Upkeep::LettingGo { rely_on, pinned, .. } => {
                 let unasked = rely_on.difference(pinned);
@@ -175,7 +180,10 @@ impl World {
                     }));
                 }
             }
-            Plan::Forget { version } => state.upkeep[own] = Upkeep::Forgetting(version),
+            Plan::Forget { version } => {
+                let since = moment(state.tick);
+                state.upkeep[own] = Upkeep::Forgetting { version, since };
+            }
             Plan::LetGo { version, rely_on } => {
                 let now = moment(state.tick);
                 if state.node(own).pins.begin(&key(), now).is_ok() {
@@ -193,7 +201,11 @@ impl World {
     }
 
     pub(crate) fn forget(&self, state: &mut State, own: Place) -> bool {
-        let Upkeep::Forgetting(version) = state.upkeep[own] else { return false };
+        let Upkeep::Forgetting { version, since } = state.upkeep[own] else { return false };
+        let waited = moment(state.tick).saturating_sub(since) >= self.setup.window();
+        if !waited && !self.broken(Mutation::ForgetAtOnce) {
+            return false;
+        }
         state.upkeep[own] = Upkeep::Nothing;
         Self::drop_exactly(state, own, version);
         true

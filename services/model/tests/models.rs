@@ -38,6 +38,7 @@ fn conditional_writes() {
 #[test]
 fn letting_go() {
     holds(catalogue::letting_go());
+    holds(catalogue::superseding());
     holds(catalogue::two_droppers());
 }
 
