@@ -186,7 +186,7 @@ fn heartbeat(address: &Address, roster: &Roster) -> Message {
 
 /// An api that knows only the old member, while only the new one has anything.
 /// `tells` says whether the old member gives its roster away.
-async fn stale_api(tells: bool) -> Objects {
+async fn stale_api(tells: bool, config: ObjectsConfig) -> Objects {
     let runtime = Runtime::real();
     let (old_address, old_roster) = serve_member(&runtime, OLD).await;
     let (new_address, new_roster) = serve_member(&runtime, NEW).await;
@@ -233,17 +233,20 @@ async fn stale_api(tells: bool) -> Objects {
         metrics: LocateMetrics::new(&metrics).expect("fixed names"),
     });
     let counts = ObjectMetrics::new(&metrics).expect("fixed names");
-    Objects::new(runtime, ObjectsConfig::default(), cluster, locator, data_servers, counts)
+    Objects::new(runtime, config, cluster, locator, data_servers, counts)
 }
 
 async fn locate_through_a_stale_api(tells: bool) -> holdfast_core::locate::Located {
-    let objects = stale_api(tells).await;
+    let objects = stale_api(tells, ObjectsConfig::default()).await;
     objects.locate(&ObjectName::seed(key())).await.expect("an outcome")
 }
 
-async fn list_through_a_stale_api(tells: bool) -> Result<ListPage, ObjectError> {
+async fn list_through_a_stale_api(
+    tells: bool,
+    config: ObjectsConfig,
+) -> Result<ListPage, ObjectError> {
     let query = ListQuery { limit: 10, ..ListQuery::default() };
-    stale_api(tells).await.list(&query).await
+    stale_api(tells, config).await.list(&query).await
 }
 
 #[tokio::test]
@@ -261,15 +264,26 @@ async fn an_answer_whose_roster_stays_unknown_proves_nothing() {
 
 #[tokio::test]
 async fn an_unknown_roster_is_fetched_before_a_page_is_told() {
-    let page = list_through_a_stale_api(true).await.expect("all have told");
+    let page =
+        list_through_a_stale_api(true, ObjectsConfig::default()).await.expect("all have told");
     let keys: Vec<&str> = page.objects.iter().map(|entry| entry.key.as_str()).collect();
     assert_eq!((keys, page.next), (vec!["k"], None), "the new member has it");
 }
 
 #[tokio::test]
 async fn a_page_whose_roster_stays_unknown_proves_nothing() {
-    let told = list_through_a_stale_api(false).await;
+    let told = list_through_a_stale_api(false, ObjectsConfig::default()).await;
     let is_refused =
         matches!(&told, Err(ObjectError::IncompleteList { silent }) if silent == &[OLD]);
+    assert!(is_refused, "{told:?}");
+}
+
+#[tokio::test]
+async fn pages_that_were_drawn_out_over_the_window_prove_nothing() {
+    let mut config = ObjectsConfig::default();
+    config.list.window = Duration::ZERO;
+    let told = list_through_a_stale_api(true, config).await;
+    let is_refused =
+        matches!(&told, Err(ObjectError::IncompleteList { silent }) if silent == &[OLD, NEW]);
     assert!(is_refused, "{told:?}");
 }
