@@ -53,7 +53,8 @@ async fn all(member: &Member, query: &str, limit: usize) -> (Vec<String>, Vec<St
         objects.extend(found.0);
         prefixes.extend(found.1);
         let Some(next) = page["next"].as_str() else { return (objects, prefixes) };
-        after = name(next).key.to_path();
+        let last = std::mem::replace(&mut after, name(next).key.to_path());
+        assert_ne!(last, after, "a page that goes nowhere");
     }
 }
 
