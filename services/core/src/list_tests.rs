@@ -305,9 +305,9 @@ proptest! {
         let is_over = limits.iter().cycle().take(200).try_for_each(|limit| {
             let span = Span { prefix: prefix.to_owned(), start_after: start_after.clone(), limit: *limit };
             let mut round = PageRound::new(span.clone(), &view);
-            for one in 0..members {
+            for (one, volume) in volumes.iter().enumerate() {
                 match heard.contains(&one) {
-                    true => round.apply_page(page_of(one as u128, &volumes[one], &span)).expect("good"),
+                    true => round.apply_page(page_of(one as u128, volume, &span)).expect("good"),
                     false => round.apply_failure(id(one as u128)),
                 }
             }
