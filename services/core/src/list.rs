@@ -9,7 +9,7 @@
 //! | room | purpose |
 //! |---|---|
 //! | [`group`] | names that are listed as one, and how to get past them |
-//! | [`merge`] | one order out of many |
+//! | [`mod@merge`] | one order out of many |
 
 pub mod group;
 pub mod merge;
