@@ -2,6 +2,7 @@
 //! [`holdfast_core::wire::transfer`]), and the seed's paths of a guest.
 
 mod copies;
+mod list;
 mod read;
 mod write;
 

@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
+use crate::list::{Lister, ListerParts};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
 use crate::report::{Own, Reporter};
@@ -108,6 +109,18 @@ pub(crate) fn answerer(rig: &Rig, cluster: Cluster) -> Answerer {
     let store = Arc::new(rig.store.clone());
     let (runtime, gate, metrics) = (rig.runtime.clone(), rig.gate.clone(), rig.metrics.clone());
     Answerer::new(runtime, own(), store, gate, cluster, bus, metrics)
+}
+
+/// Lists a store in memory.
+pub(crate) fn lister(rig: &Rig, cluster: Cluster) -> Lister {
+    Lister::new(ListerParts {
+        runtime: rig.runtime.clone(),
+        own: own(),
+        store: Arc::new(rig.store.clone()),
+        gate: rig.gate.clone(),
+        cluster,
+        late: rig.metrics.locates_late.clone(),
+    })
 }
 
 /// A clock that stands still until it is moved. Sleeping takes real time.
