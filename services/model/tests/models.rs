@@ -56,3 +56,12 @@ fn a_lost_member() {
 fn another_number_of_copies() {
     holds(catalogue::raise());
 }
+
+#[test]
+fn another_write_quorum() {
+    holds(catalogue::every_copy_first());
+    holds(catalogue::create_twice_every_copy_first());
+    holds(catalogue::raise_quorum());
+    holds(catalogue::raise_quorum_read());
+    holds(catalogue::lower_quorum());
+}

@@ -95,6 +95,7 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     started: usize,
     replicas: u32,
+    write_quorum: Option<u32>,
     /// `REPAIR_DELAY` and `REPAIR_INTERVAL`.
     repair: (&'static str, &'static str),
     pub(crate) members: Vec<Member>,
@@ -116,7 +117,9 @@ impl Cluster {
         let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
         let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
         let members = Vec::new();
-        let mut cluster = Self { broker, directory, started: 0, replicas, repair, members };
+        let write_quorum = None;
+        let mut cluster =
+            Self { broker, directory, started: 0, replicas, write_quorum, repair, members };
         for _ in 0..count {
             cluster.add(count).await;
         }
@@ -134,7 +137,12 @@ impl Cluster {
     /// From now on data servers start with another `REPLICAS`; all are started
     /// again, one after the other.
     pub(crate) async fn ask_for(&mut self, replicas: u32) {
-        self.replicas = replicas;
+        self.ask_for_quorum(replicas, None).await;
+    }
+
+    /// The same with a `WRITE_QUORUM`.
+    pub(crate) async fn ask_for_quorum(&mut self, replicas: u32, write_quorum: Option<u32>) {
+        (self.replicas, self.write_quorum) = (replicas, write_quorum);
         let count = self.members.len();
         for _ in 0..count {
             let mut member = self.members.remove(0);
@@ -181,6 +189,7 @@ impl Cluster {
             ("RESERVE_BYTES", "1MiB".to_owned()),
             ("INITIAL_MEMBERS", initial_members.to_string()),
             ("REPLICAS", self.replicas.to_string()),
+            ("WRITE_QUORUM", self.write_quorum.map_or(String::new(), |w| w.to_string())),
             ("HEARTBEAT_INTERVAL", INTERVAL.to_owned()),
             ("HEARTBEAT_EXPIRY", "500ms".to_owned()),
             ("REPAIR_DELAY", self.repair.0.to_owned()),

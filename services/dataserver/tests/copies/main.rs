@@ -9,6 +9,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod cluster;
+mod quorum;
 
 use std::fs;
 use std::path::{Path, PathBuf};
