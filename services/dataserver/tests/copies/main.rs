@@ -9,6 +9,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod cluster;
+mod large;
 mod quorum;
 
 use std::fs;
