@@ -151,7 +151,8 @@ impl Copier {
     async fn renew(&self, name: &ObjectName, stat: &Stat, basis: Basis) -> Basis {
         let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
         let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
-        let Ok(located) = objects.locate(name).await else { return basis };
+        // Of all: an answer that is complete without this member has no stamp of it.
+        let Ok(located) = objects.locate_all(name).await else { return basis };
         let newest = located.newest().map(|replica| replica.stat.version);
         let stamp = located.stamp(self.parts.reporter.own().node);
         match stamp.filter(|_| located.complete && newest == Some(stat.version)) {

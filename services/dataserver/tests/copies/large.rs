@@ -40,3 +40,13 @@ async fn a_large_copy_keeps_no_small_ones_waiting() {
     cluster.slow_down(0);
     cluster.copies(&large, 3, "as soon as it came").await;
 }
+
+/// A copy is judged when it has come, by an answer that is too old by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_takes_longer_than_a_window_is_kept() {
+    let (mut cluster, _, root) = one_lacks_a_large_object(0).await;
+    // Three seconds; the window is 600 ms.
+    cluster.slow_down(8 << 20);
+    cluster.restart(root).await;
+    cluster.copies(&[LARGE.to_owned()], 3, "although it took five windows").await;
+}
