@@ -41,6 +41,7 @@ pub mod scrub;
 pub mod server;
 pub mod staging;
 pub mod steward;
+mod superseded;
 #[cfg(test)]
 mod test_support;
 pub mod volume;

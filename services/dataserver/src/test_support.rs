@@ -187,6 +187,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::with_interval(INTERVAL).await
+    }
+
+    pub(crate) async fn with_interval(heartbeat_interval: Duration) -> Self {
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(1_000));
         let runtime = Runtime::real().with_clock(Arc::clone(&clock) as _);
@@ -195,7 +199,7 @@ impl Rig {
             runtime: runtime.clone(),
             store: Arc::new(store.clone()),
             generation: OWN,
-            heartbeat_interval: INTERVAL,
+            heartbeat_interval,
             floor: Floor::open(&runtime, directory.path()).await.expect("an empty directory"),
             metrics: metrics.clone(),
         });

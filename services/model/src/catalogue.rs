@@ -164,6 +164,20 @@ pub fn letting_go() -> Setup {
     }
 }
 
+/// A copy that is not where it belongs is superseded while somebody reads.
+#[must_use]
+pub fn superseding() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        initial: vec![0, 1],
+        repairers: vec![1],
+        ticks: 1,
+        window: 1,
+        replies_arrive: true,
+        ..Setup::new("a copy is superseded", 3, 2)
+    }
+}
+
 /// Two members that do not agree where copies belong let go at once.
 #[must_use]
 pub fn two_droppers() -> Setup {
@@ -315,6 +329,57 @@ pub fn three_droppers() -> Setup {
     }
 }
 
+/// A tombstone that all members have, but for one that slept through the delete
+/// and has the object, while somebody writes.
+#[must_use]
+pub fn collecting() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0],
+        tombstones: vec![1, 2],
+        repairers: vec![1],
+        homes: vec![vec![1, 2, 0]; 3],
+        ..Setup::new("a tombstone is collected", 3, 3)
+    }
+}
+
+/// The same with a reader.
+#[must_use]
+pub fn collecting_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        name: "a tombstone is collected, with a reader",
+        ..collecting()
+    }
+}
+
+/// A delete that was never answered reached one member, long ago; it is brought
+/// to the others while a write is under way that was located without it.
+#[must_use]
+pub fn collecting_late() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        tombstones: vec![2],
+        repairers: vec![2],
+        homes: vec![vec![2, 0, 1]; 3],
+        restarts: 1,
+        replies_arrive: true,
+        ..Setup::new("a tombstone that nobody knew of", 3, 3)
+    }
+}
+
+/// The same with a reader.
+#[must_use]
+pub fn collecting_late_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        name: "a tombstone that nobody knew of, with a reader",
+        restarts: 0,
+        ..collecting_late()
+    }
+}
+
 /// Every model that is explored in each run of the tests.
 #[must_use]
 pub fn models() -> Vec<Setup> {
@@ -329,6 +394,7 @@ pub fn models() -> Vec<Setup> {
         replace_twice(),
         forgetful(),
         letting_go(),
+        superseding(),
         two_droppers(),
         join(),
         lost(),
@@ -339,6 +405,8 @@ pub fn models() -> Vec<Setup> {
         raise_quorum(),
         raise_quorum_read(),
         lower_quorum(),
+        collecting(),
+        collecting_late(),
     ]
 }
 
@@ -352,6 +420,8 @@ pub fn deep() -> Vec<Setup> {
         drain(),
         drain_read(),
         three_droppers(),
+        collecting_read(),
+        collecting_late_read(),
         Setup { replies_arrive: false, ..forgetful() },
     ]
 }
@@ -371,6 +441,7 @@ pub fn mutants() -> Vec<Setup> {
         create_and_put().with(Mutation::AcceptOldStamp),
         forgetful().with(Mutation::DropFloor),
         letting_go().with(Mutation::DropAtOnce),
+        superseding().with(Mutation::ForgetAtOnce),
         letting_go().with(Mutation::AnswerOldQuestion),
         letting_go().with(Mutation::AskAgainInTheRound),
         two_droppers().with(Mutation::PinWhileLettingGo),
@@ -387,6 +458,8 @@ pub fn mutants() -> Vec<Setup> {
         raise_quorum().with(Mutation::ReadQuorumBeforePass),
         raise_quorum_read().with(Mutation::NoWriteBack),
         lower_quorum().with(Mutation::WriteQuorumDownFirst),
+        collecting_read().with(Mutation::CollectUnasked),
+        collecting_late_read().with(Mutation::CollectWithoutBar),
     ]
 }
 
@@ -409,5 +482,8 @@ pub fn doubly_guarded() -> Vec<Setup> {
         two_droppers().with(Mutation::LetGoWhenYoung),
         lost().with(Mutation::DrainUnnoticed),
         raise().with(Mutation::NoticeByNewPolicy),
+        collecting_late().with(Mutation::CollectInOneRound),
+        collecting_late().with(Mutation::AgreeToAnything),
+        collecting_late().with(Mutation::CollectWithoutFloor),
     ]
 }

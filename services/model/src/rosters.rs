@@ -244,6 +244,8 @@ impl World {
                 .iter()
                 .zip(0..)
                 .any(|(node, at)| node.held.is_none() && self.setup.initial.contains(&at));
-        drained && joined && settled && answered && let_go
+        let collected = self.setup.tombstones.is_empty()
+            || state.nodes.iter().all(|node| node.collected.is_some());
+        drained && joined && settled && answered && let_go && collected
     }
 }

@@ -13,7 +13,7 @@ use crate::client::{Client, Phase};
 use crate::history::{Ask, History};
 use crate::mutation::Mutation;
 use crate::node::{Held, Node, Packet, moment};
-use crate::setup::Setup;
+use crate::setup::{OLD_TOMBSTONE, Setup};
 use crate::symmetry;
 use crate::upkeep::Upkeep;
 
@@ -88,6 +88,13 @@ pub enum Action {
     AskAgain(Place),
     /// A member drops its copy.
     Drop(Place),
+    /// The second member agrees to forget the tombstone that the first one
+    /// collects.
+    Agree(Place, Place),
+    /// A member sees that all have agreed.
+    AllAgreed(Place),
+    /// The second member is asked to forget the tombstone.
+    Collect(Place, Place),
     /// A member gives up what it was doing about its copy.
     Abandon(Place),
     /// The first member hears of the second one's roster.
@@ -198,9 +205,7 @@ impl World {
     fn keeps(&self, state: &State) -> bool {
         let Some(told) = state.told else { return true };
         let book = Self::agreed(state);
-        let holders = book
-            .members()
-            .filter(|place| state.nodes[*place].held.is_some_and(|held| held.version >= told));
+        let holders = book.members().filter(|place| state.nodes[*place].keeps(told));
         holders.count() >= book.policy.read_quorum()
     }
 
@@ -259,6 +264,21 @@ impl Model for World {
             node.floor = Some(held.version);
             history.begin(asks, Ask::Put(8));
         }
+        let mut told = stored.then_some(initial.version);
+        if !setup.tombstones.is_empty() {
+            let held = Held { version: OLD_TOMBSTONE, content: None };
+            for place in &setup.tombstones {
+                let node = Arc::make_mut(&mut nodes[*place]);
+                node.held = Some(held);
+                node.floor = Some(held.version);
+            }
+            if setup.tombstones.len() >= setup.policy.write_quorum() {
+                history = History::new(None, asks + 1);
+                told = Some(held.version);
+            } else {
+                history.begin(asks, Ask::Delete);
+            }
+        }
         vec![State {
             tick: 0,
             upkeep: vec![Upkeep::Nothing; nodes.len()],
@@ -266,7 +286,7 @@ impl Model for World {
             clients: setup.clients.iter().map(|_| Arc::new(idle.clone())).collect(),
             packets: BTreeSet::new(),
             history,
-            told: stored.then_some(initial.version),
+            told,
             restarts: setup.restarts,
             policy_before: setup.policy,
         }]
@@ -306,7 +326,9 @@ impl Model for World {
             }
             Action::Restart(place) => {
                 state.restarts -= 1;
-                state.upkeep[place] = Upkeep::Nothing;
+                if !state.upkeep[place].outlasts_a_restart() {
+                    state.upkeep[place] = Upkeep::Nothing;
+                }
                 let now = moment(state.tick);
                 state.node(place).restart(&self.setup, now);
                 true
@@ -344,6 +366,9 @@ impl Model for World {
             Action::Pin(own, other) => self.pin(&mut state, own, other),
             Action::AskAgain(own) => self.ask_again(&mut state, own),
             Action::Drop(own) => self.drop_copy(&mut state, own),
+            Action::Agree(own, other) => self.agree(&mut state, own, other),
+            Action::AllAgreed(own) => self.all_agreed(&mut state, own),
+            Action::Collect(own, other) => self.collect(&mut state, own, other),
             Action::Abandon(own) => self.abandon(&mut state, own),
             Action::Gossip(to, from) => {
                 let other = Arc::clone(&state.nodes[from].book);

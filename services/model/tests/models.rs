@@ -38,6 +38,7 @@ fn conditional_writes() {
 #[test]
 fn letting_go() {
     holds(catalogue::letting_go());
+    holds(catalogue::superseding());
     holds(catalogue::two_droppers());
 }
 
@@ -64,4 +65,10 @@ fn another_write_quorum() {
     holds(catalogue::raise_quorum());
     holds(catalogue::raise_quorum_read());
     holds(catalogue::lower_quorum());
+}
+
+#[test]
+fn tombstones_are_collected() {
+    holds(catalogue::collecting());
+    holds(catalogue::collecting_late());
 }

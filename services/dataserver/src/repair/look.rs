@@ -217,7 +217,12 @@ impl Look {
                     return (found, End::Collect((subject.name, version)));
                 }
                 Step::Collect(_) => return (found, End::Rest),
-                Step::Forget(version) => self.forget(&subject, version).await,
+                Step::Forget(version) => {
+                    if self.parts.gate.forget_later(subject.name, version) {
+                        self.metrics().on_work(Work::Forget, true);
+                    }
+                    return (found, End::Rest);
+                }
                 Step::Copy { stat, .. }
                     if stat.size_bytes >= LARGE_BYTES && matches!(lane, Lane::Page) =>
                 {
@@ -244,15 +249,6 @@ impl Look {
 
     fn takes_data(&self) -> bool {
         takes_data(self.parts.reporter.state())
-    }
-
-    async fn forget(&self, subject: &Subject, version: Version) -> bool {
-        let forgotten = self.parts.gate.forget(subject.name.clone(), version).await;
-        if let Err(error) = &forgotten {
-            debug!(key = %subject.name, %version, %error, "a superseded copy was not forgotten");
-        }
-        self.metrics().on_work(Work::Forget, forgotten.is_ok());
-        forgotten.is_ok()
     }
 
     /// Has `node` take a version. True when it has that or a newer one.
