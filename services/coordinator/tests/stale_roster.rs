@@ -179,6 +179,7 @@ fn heartbeat(address: &Address, roster: &Roster) -> Message {
         sent_unix_millis: 0,
         mono_millis: 0,
         replicas: 1,
+        write_quorum: 1,
         repair: RepairReport::default(),
     });
     Message { body: body.into(), headers, ..Message::default() }

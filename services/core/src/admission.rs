@@ -174,7 +174,7 @@ mod tests {
                     founded: true,
                     newcomers_seen: 0,
                     stamp: None,
-                    replicas: None,
+                    wanted: None,
                     repair: crate::wire::heartbeat::RepairReport::default(),
                 })
                 .collect(),

@@ -11,7 +11,7 @@ use holdfast_coordinator::cluster::{Cluster, MergeError, Snapshot};
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_core::admission::{Situation, Step, Waiting, choose_step};
 use holdfast_core::node::{Address, Generation, NodeId};
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::roster::{MemberState, Roster};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::shutdown::Shutdown;
@@ -39,8 +39,8 @@ pub struct Admission {
     pub heartbeat_interval: Duration,
     /// `INITIAL_MEMBERS`.
     pub initial_members: usize,
-    /// `REPLICAS`: the number of copies of a cluster that it founds.
-    pub replicas: u32,
+    /// `REPLICAS` and `WRITE_QUORUM` of a cluster that it founds.
+    pub wanted: Wanted,
     /// Found a cluster at once.
     pub alone: bool,
     /// To end the process when another one uses a copy of this volume.
@@ -163,7 +163,7 @@ impl Admission {
         match step {
             Step::Found => {
                 let id = NodeId::from_bits(self.runtime.random_u128());
-                let policy = Policy::settled(0, self.replicas);
+                let policy = Policy::settled_at(0, self.wanted);
                 let roster = Roster::found(id, policy, self.own.entry(MemberState::Active));
                 info!(cluster = %id, node = %self.own.node, "founding a new cluster");
                 self.log_failure(self.cluster.merge_roster(roster).await);

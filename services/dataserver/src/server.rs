@@ -127,7 +127,7 @@ pub async fn run_with(
         cluster.clone(),
         Arc::clone(&store),
         config.volume.reserve_bytes,
-        settings.replicas,
+        config.copies,
     ));
     let gate = Gate::new(GateParts {
         runtime: runtime.clone(),
@@ -263,7 +263,7 @@ pub async fn run_with(
         has_peers: !settings.peers.is_empty(),
         heartbeat_interval: settings.heartbeat_interval,
         initial_members: config.initial_members,
-        replicas: settings.replicas,
+        wanted: config.copies,
         alone: config.alone,
         shutdown: shutdown.clone(),
         conflict: Arc::clone(&conflict),

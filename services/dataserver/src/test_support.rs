@@ -13,7 +13,7 @@ use holdfast_coordinator::metrics::ClusterMetrics;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Metadata, Stat};
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::version::Version;
 use holdfast_http::client::{ClientLimits, HttpClient};
@@ -93,7 +93,7 @@ pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
 /// Reports for a store in memory.
 pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
     let store = Arc::new(rig.store.clone());
-    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, 1))
+    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, Wanted::copies(1)))
 }
 
 /// A cluster of this data server alone.

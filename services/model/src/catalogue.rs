@@ -1,6 +1,6 @@
 //! The models, and what each of them must notice.
 
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 
 use crate::history::Ask;
 use crate::mutation::Mutation;
@@ -240,14 +240,78 @@ pub fn drain_read() -> Setup {
     Setup { clients: vec![vec![Ask::Read]], name: "a drain and a reader", ..drain() }
 }
 
-/// One copy of everything becomes three.
+/// One copy of everything becomes two.
 #[must_use]
 pub fn raise() -> Setup {
     Setup {
         clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
-        goal: Some(2),
+        goal: Some(Wanted::copies(2)),
         repairers: vec![0, 1],
         ..Setup::new("from one copy to two", 2, 1)
+    }
+}
+
+/// Three copies, all of which a write makes before it is acknowledged.
+fn all_of_three() -> Wanted {
+    Wanted::new(3, Some(3)).expect("W is R")
+}
+
+/// A write and a read, where every copy is made first, so that one member is
+/// enough for a read.
+#[must_use]
+pub fn every_copy_first() -> Setup {
+    Setup {
+        name: "every copy first",
+        policy: Policy::settled_at(1, all_of_three()),
+        initial: vec![0, 1, 2],
+        ..writes_and_reads()
+    }
+}
+
+/// Two conditional writes, where every copy is made first.
+#[must_use]
+pub fn create_twice_every_copy_first() -> Setup {
+    Setup {
+        name: "create twice, every copy first",
+        policy: Policy::settled_at(1, all_of_three()),
+        ..create_twice()
+    }
+}
+
+/// Two of three copies in each write become all three, while somebody writes.
+#[must_use]
+pub fn raise_quorum() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        goal: Some(all_of_three()),
+        repairers: vec![0, 1, 2],
+        ..Setup::new("from two of three copies to all", 3, 3)
+    }
+}
+
+/// The same while somebody reads, and a write that was never answered is on one
+/// member. Reads and writes together are too much to be visited whole.
+#[must_use]
+pub fn raise_quorum_read() -> Setup {
+    Setup {
+        name: "from two of three copies to all, and a reader",
+        clients: vec![vec![Ask::Read]],
+        unacknowledged: Some(2),
+        ..raise_quorum()
+    }
+}
+
+/// The other way round.
+#[must_use]
+pub fn lower_quorum() -> Setup {
+    Setup {
+        name: "from all of three copies to two",
+        policy: Policy::settled_at(1, all_of_three()),
+        initial: vec![0, 1, 2],
+        goal: Some(Wanted::copies(3)),
+        repairers: Vec::new(),
+        ..raise_quorum()
     }
 }
 
@@ -336,6 +400,11 @@ pub fn models() -> Vec<Setup> {
         lost(),
         lost_read(),
         raise(),
+        every_copy_first(),
+        create_twice_every_copy_first(),
+        raise_quorum(),
+        raise_quorum_read(),
+        lower_quorum(),
         collecting(),
         collecting_late(),
     ]
@@ -385,6 +454,10 @@ pub fn mutants() -> Vec<Setup> {
         raise().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::ReadQuorumBeforePass),
         raise().with(Mutation::SettleByReadQuorum),
+        every_copy_first().with(Mutation::AcknowledgeEarly),
+        raise_quorum().with(Mutation::ReadQuorumBeforePass),
+        raise_quorum_read().with(Mutation::NoWriteBack),
+        lower_quorum().with(Mutation::WriteQuorumDownFirst),
         collecting_read().with(Mutation::CollectUnasked),
         collecting_late_read().with(Mutation::CollectWithoutBar),
     ]

@@ -72,6 +72,8 @@ pub enum Mutation {
     RetireAtOnce,
     /// Reads count on more copies before everything has them.
     ReadQuorumBeforePass,
+    /// Writes make fewer copies before reads count on fewer.
+    WriteQuorumDownFirst,
     /// A policy counts by its own quorum, not by that of the one before it.
     NoticeByNewPolicy,
     /// A read settles what it found by the quorum of reads alone.

@@ -218,7 +218,12 @@ impl World {
         }
         let repaired = self.broken(Mutation::ReadQuorumBeforePass)
             || state.nodes.iter().all(|node| node.passed);
-        let Some(PolicyStep::Take(next)) = policy.next(goal, repaired) else { return false };
+        let Some(PolicyStep::Take(mut next)) = policy.next(goal, repaired) else { return false };
+        if self.broken(Mutation::WriteQuorumDownFirst) && policy.write_quorum > goal.write_quorum()
+        {
+            next = Policy { read_quorum: policy.read_quorum, ..next };
+            next.write_quorum = goal.write_quorum();
+        }
         state.policy_before = policy;
         self.change(state, 0, |book| book.policy = next)
     }

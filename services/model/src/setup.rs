@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::version::Version;
 
 use crate::history::Ask;
@@ -61,8 +61,8 @@ pub struct Setup {
     pub joins: bool,
     /// The member that drains, and whether it does because it was lost.
     pub drains: Option<(usize, bool)>,
-    /// How many copies there are to be.
-    pub goal: Option<u32>,
+    /// How many copies there are to be, and how many of them a write makes.
+    pub goal: Option<Wanted>,
     /// Keeps the names of members in the states although they do not matter, so
     /// that the steps of a counterexample can be followed.
     pub named: bool,

@@ -59,6 +59,15 @@ fn another_number_of_copies() {
 }
 
 #[test]
+fn another_write_quorum() {
+    holds(catalogue::every_copy_first());
+    holds(catalogue::create_twice_every_copy_first());
+    holds(catalogue::raise_quorum());
+    holds(catalogue::raise_quorum_read());
+    holds(catalogue::lower_quorum());
+}
+
+#[test]
 fn tombstones_are_collected() {
     holds(catalogue::collecting());
     holds(catalogue::collecting_late());

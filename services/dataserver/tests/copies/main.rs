@@ -9,7 +9,9 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod cluster;
+mod large;
 mod lists;
+mod quorum;
 
 use std::fs;
 use std::path::{Path, PathBuf};
