@@ -37,7 +37,7 @@ fn member(bits: u128, state: MemberState) -> Member {
         founded: true,
         newcomers_seen: 0,
         stamp: None,
-        replicas: None,
+        wanted: None,
         repair: crate::wire::heartbeat::RepairReport::default(),
     }
 }
