@@ -37,6 +37,21 @@ pub struct Load {
     unavailable: AtomicU64,
 }
 
+/// Who asks whom, about what.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Who asks.
+    pub client: usize,
+    /// By way of what.
+    pub requests: &'a Client,
+    /// The address of an api.
+    pub api: &'a str,
+    /// The path of an object.
+    pub key: &'a str,
+    /// How long an answer is waited for.
+    pub patience: Duration,
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -127,10 +142,27 @@ impl Load {
         dice: &mut Dice,
         seen: &mut BTreeMap<String, Seen>,
     ) {
-        let value = self.values.fetch_add(1, Ordering::SeqCst);
-        let Asked { action, method, header, body } = ask(dice, seen.get(key), value);
+        let asked = ask(dice, seen.get(key), self.value());
         let place = usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0);
         let Some(api) = self.apis.get(place) else { return };
+        self.ask(Asking { client, requests, api, key, patience }, asked, seen).await;
+    }
+
+    /// A value that nobody has written.
+    pub fn value(&self) -> u64 {
+        self.values.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Whether a key was used so often that its history cannot take more.
+    #[must_use]
+    pub fn is_full(&self, key: &str) -> bool {
+        locked(&self.histories).get(key).is_some_and(|history| history.len() >= OPERATIONS)
+    }
+
+    /// One request; what came of it goes to the history of its key.
+    pub async fn ask(&self, asking: Asking<'_>, asked: Asked, seen: &mut BTreeMap<String, Seen>) {
+        let Asking { client, requests, api, key, patience } = asking;
+        let Asked { action, method, header, body } = asked;
         let start = self.world.executor.now();
         let answer = requests.send(api, method, key, header.as_ref(), body, patience).await;
         let end = self.world.executor.now();
