@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_runtime::Runtime;
 use holdfast_testkit::history::{Action, MAX_OPERATIONS, Operation, Outcome};
-use holdfast_testkit::workload::{Asked, Dice, Seen, ask, understand, value_of};
+use holdfast_testkit::workload::{Asked, Dice, Seen, ask, request, understand, value_of};
 
 use crate::client::{Answer, Client};
 use crate::cluster::World;
@@ -111,7 +112,10 @@ impl Load {
         let patience = Duration::from_secs(if client.is_multiple_of(3) { 1 } else { 12 });
         while !self.is_over.load(Ordering::SeqCst) {
             if !self.is_paused.load(Ordering::SeqCst) {
-                let key = self.key(&mut dice);
+                let key = self.key(&mut dice, 1);
+                if dice.roll(8) == 0 {
+                    self.look_around(client, &requests, patience, &mut dice).await;
+                }
                 self.operate(client, &requests, patience, &key, &mut dice, &mut seen).await;
             }
             let most = if dice.roll(2) == 0 { 8 } else { self.plan.think_millis };
@@ -120,8 +124,9 @@ impl Load {
         }
     }
 
-    /// A key in use; one that was used enough is replaced.
-    fn key(&self, dice: &mut Dice) -> String {
+    /// A key in use, for so many operations; one that was used enough is
+    /// replaced.
+    fn key(&self, dice: &mut Dice, operations: usize) -> String {
         let mut keys = locked(&self.keys);
         let place = usize::try_from(dice.roll(self.plan.keys)).unwrap_or(0);
         let Some((number, used)) = keys.get_mut(place) else { return String::new() };
@@ -129,8 +134,24 @@ impl Load {
             *number += self.plan.keys;
             *used = 0;
         }
-        *used += 1;
+        *used += operations;
         format!("/objects/key-{number}")
+    }
+
+    /// Reads a key through every api at once.
+    async fn look_around(
+        &self,
+        client: usize,
+        requests: &Client,
+        patience: Duration,
+        dice: &mut Dice,
+    ) {
+        let key = &self.key(dice, self.apis.len());
+        let reads = self.apis.iter().map(|api| async move {
+            let asking = Asking { client, requests, api, key, patience };
+            self.ask(asking, request(Action::Read, ""), &mut BTreeMap::new()).await;
+        });
+        join_all(reads).await;
     }
 
     async fn operate(

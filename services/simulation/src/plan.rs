@@ -130,7 +130,11 @@ impl Plan {
         let most = Duration::from_millis(random.within(0, 4));
         Self {
             aim: Some(aim),
-            servers: if is_small { 3 } else { 5 },
+            servers: match (is_small, aim) {
+                (true, Aim::LostMember) => 4,
+                (true, _) => 3,
+                (false, _) => 5,
+            },
             replicas: if is_small { 2 } else { 3 },
             changes: Vec::new(),
             apis: if aim == Aim::WritersDie { 3 } else { 2 },

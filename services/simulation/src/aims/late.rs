@@ -19,8 +19,7 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
         let keys = stage.keys(3);
         if stage.random.percent(30) {
             stage.put_all(0, *swift, &keys).await;
-            let tasks =
-                stage.ask_all(0, *swift, &keys, || Action::Delete, Duration::from_secs(12));
+            let tasks = stage.ask_all(0, *swift, &keys, || Action::Delete, Duration::from_secs(12));
             stage.wait(tasks).await;
         }
         // What waits on a connection that is there is not given up.

@@ -6,6 +6,8 @@ mod drains;
 mod forgetful;
 mod join;
 mod late;
+mod lonely;
+mod lost;
 mod moves;
 mod stage;
 mod writers;
@@ -32,17 +34,23 @@ pub enum Aim {
     MovingCopies,
     /// Members are drained and taken back, one after the other.
     DrainsToAndFro,
+    /// A version is on one member alone, for long.
+    LonelyVersions,
+    /// A member is lost, and two others cannot copy to each other.
+    LostMember,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 8] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
         Self::UnheardJoin,
         Self::MovingCopies,
         Self::DrainsToAndFro,
+        Self::LonelyVersions,
+        Self::LostMember,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -64,6 +72,8 @@ impl Aim {
             Self::UnheardJoin => "unheard-join",
             Self::MovingCopies => "moving-copies",
             Self::DrainsToAndFro => "drains-to-and-fro",
+            Self::LonelyVersions => "lonely-versions",
+            Self::LostMember => "lost-member",
         }
     }
 
@@ -84,6 +94,8 @@ impl Aim {
             Self::UnheardJoin => join::play(&mut stage).await,
             Self::MovingCopies => moves::play(&mut stage).await,
             Self::DrainsToAndFro => drains::play(&mut stage).await,
+            Self::LonelyVersions => lonely::play(&mut stage).await,
+            Self::LostMember => lost::play(&mut stage).await,
         }
     }
 }
@@ -94,8 +106,8 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..12).map(Aim::of).collect();
+        let aims: Vec<Option<Aim>> = (0..16).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 6);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 8);
     }
 }

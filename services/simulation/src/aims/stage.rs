@@ -162,6 +162,11 @@ impl<'a> Stage<'a> {
         self.set_cut(other, one, apart);
     }
 
+    /// Breaks the connections between two.
+    pub(super) fn reset(&self, one: usize, other: usize) {
+        self.cluster.world.net.reset(self.host(one), self.host(other));
+    }
+
     pub(super) fn set_slow(&self, from: usize, to: usize, delay: Duration) {
         self.cluster.world.net.set_slow(self.host(from), self.host(to), delay);
     }
@@ -232,10 +237,18 @@ impl<'a> Stage<'a> {
 
     /// Drains the data server at a place, or takes that back.
     pub(super) async fn set_draining(&mut self, api: usize, place: usize, drains: bool) {
-        let member = self.member(api, place).await.unwrap_or_default();
-        let node = member.get("node").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let path = format!("/admin/dataservers/{node}/drain");
         let method = if drains { "POST" } else { "DELETE" };
-        self.operate(api, method, &path).await;
+        self.change(api, place, method, "drain").await;
+    }
+
+    /// Gives up the data server at a place, if that loses nothing.
+    pub(super) async fn retire(&mut self, api: usize, place: usize) {
+        self.change(api, place, "POST", "retire").await;
+    }
+
+    async fn change(&mut self, api: usize, place: usize, method: &str, what: &str) {
+        let Some(member) = self.member(api, place).await else { return };
+        let node = member.get("node").and_then(serde_json::Value::as_str).unwrap_or_default();
+        self.operate(api, method, &format!("/admin/dataservers/{node}/{what}")).await;
     }
 }
