@@ -131,7 +131,7 @@ impl Plan {
         Self {
             aim: Some(aim),
             servers: match (is_small, aim) {
-                (true, Aim::LostMember) => 4,
+                (true, Aim::LostMember | Aim::DeletesBetween) => 4,
                 (true, _) => 3,
                 (false, _) => 5,
             },

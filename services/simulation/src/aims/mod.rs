@@ -2,6 +2,7 @@
 //! thousands of runs to bring about is made on purpose, again and again, with
 //! its moments drawn from the seed.
 
+mod between;
 mod drains;
 mod forgetful;
 mod join;
@@ -38,11 +39,13 @@ pub enum Aim {
     LonelyVersions,
     /// A member is lost, and two others cannot copy to each other.
     LostMember,
+    /// Deletes come between a promise and what is judged by it.
+    DeletesBetween,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -51,6 +54,7 @@ impl Aim {
         Self::DrainsToAndFro,
         Self::LonelyVersions,
         Self::LostMember,
+        Self::DeletesBetween,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -74,6 +78,7 @@ impl Aim {
             Self::DrainsToAndFro => "drains-to-and-fro",
             Self::LonelyVersions => "lonely-versions",
             Self::LostMember => "lost-member",
+            Self::DeletesBetween => "deletes-between",
         }
     }
 
@@ -96,6 +101,7 @@ impl Aim {
             Self::DrainsToAndFro => drains::play(&mut stage).await,
             Self::LonelyVersions => lonely::play(&mut stage).await,
             Self::LostMember => lost::play(&mut stage).await,
+            Self::DeletesBetween => between::play(&mut stage).await,
         }
     }
 }
@@ -106,8 +112,8 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..16).map(Aim::of).collect();
+        let aims: Vec<Option<Aim>> = (0..18).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 8);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 9);
     }
 }
