@@ -31,7 +31,8 @@ Environment:
   RABBITMQ_SCRIPTS_DIR    where RabbitMQ's own rabbitmq-server is, if unusual
 
   REPLICAS                copies of each object (default: 3, or as many as there
-                          were data servers at the first start)
+                          were data servers at the first start); WRITE_QUORUM
+                          says how many of them a write waits for
 
 Every other variable, such as HEARTBEAT_INTERVAL, LOG_FORMAT or RUST_LOG, is
 passed on to the services.

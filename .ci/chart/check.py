@@ -99,6 +99,8 @@ def check_notes(failures):
     """What an installation says: how to reach it, and what to be afraid of. helm 3
     does not say it without a cluster."""
     cases = (
+        (["--set", "config.writeQuorum=3,dataserver.replicaCount=5"], ("has 3 copies. Data servers that may be away at a time: 2.",), ()),
+        (["--set", "config.writeQuorum=3"], ("Data servers that may be away at a time: 0.",), ()),
         ([], ("port-forward service/store-holdfast-api 8080:8080", "-X PUT http", "no keys of its own", "keeps the volumes", "has 3 copies. Data servers that may be away at a time: 1.", "With one more"), ("persistence.enabled is false", "config.replicas is 1")),
         (["--set", "config.replicas=5,dataserver.replicaCount=6"], ("may be away at a time: 2.",), ("With one more",)),
         (["--set", "config.replicas=1"], ("config.replicas is 1. A lost volume loses",), ("may be away", "With one more")),
@@ -139,16 +141,22 @@ def check_images(failures):
 
 
 def check_copies(failures):
-    """The number of copies reaches apis and data servers, and another one restarts both."""
-    for copies in (1, 3, 5):
-        rendered = objects("--set", f"config.replicas={copies},dataserver.replicaCount=5")
-        (config,) = [one for one in of_kind(rendered, "ConfigMap") if "REPLICAS" in one["data"]]
-        failures.check(config["data"]["REPLICAS"] == str(copies), f"config.replicas={copies}: REPLICAS is {config['data']['REPLICAS']}")
+    """The number of copies, and the write quorum, reach data servers alone: another one restarts no api."""
+    for copies, quorum in ((1, None), (3, None), (3, 3), (5, 4)):
+        settings = f"config.replicas={copies},dataserver.replicaCount=5" + (f",config.writeQuorum={quorum}" if quorum else "")
+        rendered = objects("--set", settings)
+        seen = {}
+        for _, labels, _, spec in pods(rendered):
+            for one in spec["containers"]:
+                values = {each["name"]: each.get("value") for each in one.get("env", [])}
+                told = {name: values[name] for name in ("REPLICAS", "WRITE_QUORUM") if name in values}
+                if told:
+                    seen[component(labels)] = told
+        expected = {"REPLICAS": str(copies), **({"WRITE_QUORUM": str(quorum)} if quorum else {})}
+        failures.check(seen == {"dataserver": expected}, f"{settings}: {seen}")
+        failures.check(not any("REPLICAS" in one["data"] for one in of_kind(rendered, "ConfigMap")), f"{settings}: apis are told")
         (founding,) = [one for one in of_kind(rendered, "ConfigMap") if "INITIAL_MEMBERS" in one["data"]]
         failures.check(founding["data"]["INITIAL_MEMBERS"] == "5", "fewer than all data servers found a cluster")
-        readers = {component(labels) for _, labels, _, spec in pods(rendered) for one in spec["containers"]
-                   if config["metadata"]["name"] in [each["configMapRef"]["name"] for each in one.get("envFrom", []) if "configMapRef" in each]}
-        failures.check(readers == {"api", "dataserver"}, f"REPLICAS reaches {sorted(readers)}")
     budgets = {one["metadata"]["name"]: one["spec"]["maxUnavailable"] for one in of_kind(objects(), "PodDisruptionBudget")}
     failures.check(budgets.get("store-holdfast-dataserver") == 1, f"data servers that may be evicted at once: {budgets}")
 

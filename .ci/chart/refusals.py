@@ -46,6 +46,10 @@ REFUSED = [
     # Copies that the data servers cannot hold, or do not bear.
     (["--set", "dataserver.replicaCount=2"], "config.replicas is 3, but there are 2 data servers"),
     (["--set", "config.replicas=5"], "set as many data servers, or fewer copies"),
+    (["--set", "config.writeQuorum=1"], "config.writeQuorum is 1: with config.replicas 3 it is from 2, more than half, to 3"),
+    (["--set", "config.writeQuorum=4,dataserver.replicaCount=5"], "config.writeQuorum is 4"),
+    (["--set", "config.writeQuorum=6"], "writeQuorum"),
+    (["--set", "config.writeQuorum=3,dataserver.replicaCount=4,dataserver.podDisruptionBudget.maxUnavailable=2"], "with config.replicas 3 and config.writeQuorum 3 only 1 may be away"),
     (["--set", "dataserver.podDisruptionBudget.maxUnavailable=2"], "with config.replicas 3 only 1 may be away"),
     (["--set", "config.replicas=2,dataserver.replicaCount=2,dataserver.podDisruptionBudget.maxUnavailable=2"], "with config.replicas 2 only 1 may be away"),
     (["--set", "config.replicas=4,dataserver.replicaCount=4,dataserver.podDisruptionBudget.maxUnavailable=2"], "with config.replicas 4 only 1 may be away"),

@@ -38,12 +38,12 @@ def main(path):
         environment = service["environment"]
         demand(environment.keys() <= known, f"{name}: not in README.md: {environment.keys() - known}")
         demand(environment["DATASERVER_PEERS"] == peers, f"{name}: its peers should be {peers}")
-        demand(environment["REPLICAS"] == "3", f"{name}: another number of copies")
         demand(environment["ADVERTISE_ADDRESS"] == f"{name}:8080", f"{name} advertises another")
         demand(environment["RABBITMQ_HOST"] in services, f"{name}: there is no such broker")
         demand(seconds(service["stop_grace_period"]) > SHUTDOWN_SECONDS, f"{name} may be cut off")
         demand(service["read_only"] and service["cap_drop"] == ["ALL"], f"{name} is not confined")
     for name in dataservers:
+        demand(services[name]["environment"]["REPLICAS"] == "3", f"{name}: another number of copies")
         demand(services[name]["environment"]["INITIAL_MEMBERS"] == "3", f"{name}: another number")
         demand(f"{name}:/var/lib/holdfast" in services[name]["volumes"], f"{name}: another volume")
         demand(services[name]["command"] == ["holdfast-dataserver"], f"{name} runs something else")

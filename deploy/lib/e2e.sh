@@ -62,7 +62,10 @@ workload() {
 replicas() { kube get "$1" --output 'jsonpath={.spec.replicas}'; }
 
 # copies: how many of each object.
-copies() { kube get configmaps --selector "$(selector config)" --output 'jsonpath={.items[0].data.REPLICAS}'; }
+copies() {
+    kube get "$(workload statefulset dataserver)" --output \
+        'jsonpath={.spec.template.spec.containers[*].env[?(@.name=="REPLICAS")].value}'
+}
 
 # wait_ready: until api, data servers and broker are as wanted and rolled out.
 wait_ready() {

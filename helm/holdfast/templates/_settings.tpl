@@ -91,12 +91,20 @@ are a worse answer than a sentence.
 {{- end -}}
 
 {{/*
+The copies that a write waits for: what is set, else more than half.
+*/}}
+{{- define "holdfast.writeQuorum" -}}
+{{- $set := .Values.config.writeQuorum -}}
+{{- kindIs "invalid" $set | ternary (add (div (int .Values.config.replicas) 2) 1) $set -}}
+{{- end -}}
+
+{{/*
 How many data servers may be away while every object is read and written: fewer
 than the copies that a write waits for, and so few that as many are left.
 */}}
 {{- define "holdfast.mayBeAway" -}}
-{{- $others := div (int .Values.config.replicas) 2 -}}
-{{- max 0 (min $others (sub (int .Values.dataserver.replicaCount) (add $others 1))) -}}
+{{- $quorum := include "holdfast.writeQuorum" . | int -}}
+{{- max 0 (min (sub $quorum 1) (sub (int .Values.dataserver.replicaCount) $quorum)) -}}
 {{- end -}}
 
 {{- define "holdfast.copiesChecks" -}}
@@ -104,6 +112,11 @@ than the copies that a write waits for, and so few that as many are left.
 {{- $dataservers := int .Values.dataserver.replicaCount -}}
 {{- if lt $dataservers $copies -}}
 {{- fail (printf "config.replicas is %d, but there are %d data servers (dataserver.replicaCount): no two copies of an object are on the same one, so set as many data servers, or fewer copies" $copies $dataservers) -}}
+{{- end -}}
+{{- $quorum := include "holdfast.writeQuorum" . | int -}}
+{{- $least := add (div $copies 2) 1 | int -}}
+{{- if or (lt $quorum $least) (gt $quorum $copies) -}}
+{{- fail (printf "config.writeQuorum is %d: with config.replicas %d it is from %d, more than half, to %d" $quorum $copies $least $copies) -}}
 {{- end -}}
 {{- $budget := .Values.dataserver.podDisruptionBudget -}}
 {{- if and $budget.enabled (ge $copies 2) -}}
@@ -115,7 +128,7 @@ than the copies that a write waits for, and so few that as many are left.
 {{- $many = div (add (mul (trimSuffix "%" $many | int) $dataservers) 99) 100 -}}
 {{- end -}}
 {{- if gt (int $many) $most -}}
-{{- fail (printf "dataserver.podDisruptionBudget.maxUnavailable (%v) lets %d data servers be evicted at once, but with config.replicas %d only %d may be away" $budget.maxUnavailable (int $many) $copies $most) -}}
+{{- fail (printf "dataserver.podDisruptionBudget.maxUnavailable (%v) lets %d data servers be evicted at once, but with config.replicas %d%s only %d may be away" $budget.maxUnavailable (int $many) $copies (eq $quorum $least | ternary "" (printf " and config.writeQuorum %d" $quorum)) $most) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -135,4 +148,5 @@ HEARTBEAT_EXPIRY: set config.heartbeatExpiry instead
 SHUTDOWN_DELAY: set config.shutdownDelay instead
 SHUTDOWN_TIMEOUT: set config.shutdownTimeout instead
 REPLICAS: set config.replicas instead
+WRITE_QUORUM: set config.writeQuorum instead
 {{- end -}}

@@ -15,7 +15,7 @@ use crate::cluster::{Changer, Cluster, ClusterConfig, ClusterParts, RosterKeeper
 use crate::data_servers::DataServers;
 use crate::locator::{Locator, LocatorConfig, LocatorParts};
 use crate::metrics::{ClusterMetrics, LocateMetrics, ObjectMetrics};
-use crate::objects::{Objects, ObjectsConfig};
+use crate::objects::{ListConfig, Objects, ObjectsConfig};
 use crate::service::{StartError, http_client};
 use crate::settings::CommonSettings;
 
@@ -92,6 +92,7 @@ impl Coordinator {
         let config = ObjectsConfig {
             max_object_bytes: settings.max_object_bytes,
             body_timeout: settings.body_timeout,
+            list: ListConfig::new(settings.locate_timeout, settings.heartbeat_interval),
             ..ObjectsConfig::default()
         };
         let objects = Objects::new(

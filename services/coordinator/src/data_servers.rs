@@ -2,6 +2,7 @@
 //! [`holdfast_core::wire::transfer`]), and the seed's paths of a guest.
 
 mod copies;
+mod list;
 mod read;
 mod write;
 
@@ -31,6 +32,9 @@ const MAX_SMALL_BYTES: u64 = 1 << 20;
 
 /// The code with which a data server refuses data that it may not take (yet).
 pub const NOT_ADMITTED: &str = "not-admitted";
+
+/// The code with which a data server says that its disk does not take a roster.
+pub const NOT_PERSISTED: &str = "roster-not-persisted";
 
 /// The code with which a data server refuses a copy while it receives as many
 /// as it may.
@@ -105,6 +109,12 @@ impl DataServerError {
     #[must_use]
     pub fn is_no_space(&self) -> bool {
         matches!(self, Self::Refused { status, .. } if *status == StatusCode::INSUFFICIENT_STORAGE)
+    }
+
+    /// Whether the data server said that it could not make a roster durable.
+    #[must_use]
+    pub fn is_not_persisted(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == NOT_PERSISTED)
     }
 
     /// Whether the data server does not have the version that was asked for.

@@ -28,6 +28,14 @@ pub enum ObjectError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A parameter of the query cannot be understood.
+    #[error("the query parameter {parameter:?} cannot be used: {reason}")]
+    Query {
+        /// Which one, as it came.
+        parameter: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The payload is larger than is allowed.
     #[error("the object is larger than the {limit_bytes} bytes allowed here (MAX_OBJECT_BYTES)")]
     TooLarge {
@@ -56,6 +64,14 @@ pub enum ObjectError {
         "whether this object exists cannot be told while data servers are silent; try again when they are back"
     )]
     Incomplete {
+        /// Those that did not say.
+        silent: Vec<NodeId>,
+    },
+    /// There may be more objects, or others.
+    #[error(
+        "which objects there are cannot be told while data servers are silent; try again when they are back"
+    )]
+    IncompleteList {
         /// Those that did not say.
         silent: Vec<NodeId>,
     },
@@ -127,9 +143,10 @@ pub enum ObjectError {
 
 impl ObjectError {
     /// Every code there is, for metrics that show each of them.
-    pub const CODES: [&'static str; 23] = [
+    pub const CODES: [&'static str; 24] = [
         "bad-name",
         "bad-header",
+        "bad-query",
         "too-large",
         "body-incomplete",
         "body-too-slow",
@@ -159,6 +176,7 @@ impl ObjectError {
         match self {
             Self::Name(_)
             | Self::Header { .. }
+            | Self::Query { .. }
             | Self::BodyIncomplete
             | Self::DigestMismatch { .. } => StatusCode::BAD_REQUEST,
             Self::NotFound | Self::NoRoute => StatusCode::NOT_FOUND,
@@ -170,6 +188,7 @@ impl ObjectError {
             Self::Overloaded => StatusCode::TOO_MANY_REQUESTS,
             Self::Damaged => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Incomplete { .. }
+            | Self::IncompleteList { .. }
             | Self::NoQuorum { .. }
             | Self::Contended
             | Self::NoDataServers
@@ -188,12 +207,13 @@ impl ObjectError {
         match self {
             Self::Name(_) => "bad-name",
             Self::Header { .. } => "bad-header",
+            Self::Query { .. } => "bad-query",
             Self::TooLarge { .. } => "too-large",
             Self::BodyIncomplete => "body-incomplete",
             Self::BodyTooSlow => "body-too-slow",
             Self::DigestMismatch { .. } => "digest-mismatch",
             Self::NotFound => "not-found",
-            Self::Incomplete { .. } => "incomplete",
+            Self::Incomplete { .. } | Self::IncompleteList { .. } => "incomplete",
             Self::NoQuorum { .. } => "no-quorum",
             Self::Contended => "contended",
             Self::NoDataServers => "no-data-servers",
@@ -214,9 +234,10 @@ impl ObjectError {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Incomplete { .. } | Self::NoQuorum { .. } | Self::NoDataServers => {
-                Some(RETRY_SOON)
-            }
+            Self::Incomplete { .. }
+            | Self::IncompleteList { .. }
+            | Self::NoQuorum { .. }
+            | Self::NoDataServers => Some(RETRY_SOON),
             Self::Overloaded
             | Self::Contended
             | Self::WriteFailed
@@ -236,7 +257,9 @@ impl ObjectError {
             problem = problem.with_retry_after(retry_after);
         }
         match self {
-            Self::Incomplete { silent } | Self::NoQuorum { silent } => {
+            Self::Incomplete { silent }
+            | Self::IncompleteList { silent }
+            | Self::NoQuorum { silent } => {
                 let silent: Vec<String> = silent.iter().map(NodeId::to_string).collect();
                 problem.with_member("silent", silent)
             }
@@ -265,13 +288,17 @@ mod tests {
     fn after(error: &ObjectError) -> Option<ObjectError> {
         Some(match error {
             ObjectError::Name(_) => ObjectError::Header { header: "range", reason: "none" },
-            ObjectError::Header { .. } => ObjectError::TooLarge { limit_bytes: 1 },
+            ObjectError::Header { .. } => {
+                ObjectError::Query { parameter: "limit".to_owned(), reason: "none" }
+            }
+            ObjectError::Query { .. } => ObjectError::TooLarge { limit_bytes: 1 },
             ObjectError::TooLarge { .. } => ObjectError::BodyIncomplete,
             ObjectError::BodyIncomplete => ObjectError::BodyTooSlow,
             ObjectError::BodyTooSlow => ObjectError::DigestMismatch { algorithm: "sha-256" },
             ObjectError::DigestMismatch { .. } => ObjectError::NotFound,
             ObjectError::NotFound => ObjectError::Incomplete { silent: Vec::new() },
-            ObjectError::Incomplete { .. } => ObjectError::NoQuorum { silent: Vec::new() },
+            ObjectError::Incomplete { .. } => ObjectError::IncompleteList { silent: Vec::new() },
+            ObjectError::IncompleteList { .. } => ObjectError::NoQuorum { silent: Vec::new() },
             ObjectError::NoQuorum { .. } => ObjectError::Contended,
             ObjectError::Contended => ObjectError::NoDataServers,
             ObjectError::NoDataServers => ObjectError::NoSpace,
@@ -295,7 +322,9 @@ mod tests {
         let name = holdfast_core::name::Key::new("").expect_err("an empty name is none");
         let first = ObjectError::Name(name);
         let all = std::iter::successors(Some(first), after);
-        let codes: Vec<&str> = all.map(|error| error.code()).collect();
+        let mut codes: Vec<&str> = all.map(|error| error.code()).collect();
+        // To programs an incomplete list is what an incomplete lookup is.
+        codes.dedup();
         assert_eq!(codes, ObjectError::CODES);
     }
 }

@@ -4,6 +4,7 @@
 mod delete;
 mod get;
 mod headers;
+mod list;
 mod locate;
 mod put;
 
@@ -36,9 +37,12 @@ impl Asked {
     }
 }
 
-/// `/objects/<name>`.
+/// `/objects/<name>`, or the list of all of them when there is no name.
 pub(crate) async fn handle_object(objects: Objects, asked: Asked, body: BodyStream) -> Response {
     let answer = match asked.method {
+        Method::GET | Method::HEAD if asked.tail.is_empty() => {
+            list::handle_list(&objects, &asked).await
+        }
         Method::GET | Method::HEAD => get::handle_get(&objects, &asked).await,
         Method::PUT => put::handle_put(&objects, &asked, body).await,
         Method::DELETE => delete::handle_delete(&objects, &asked).await,

@@ -17,6 +17,8 @@ const HEARTBEAT_DELAY_BUCKETS: [f64; 13] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 const LOCATE_BUCKETS: [f64; 15] =
     [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 1.25, 2.5, 5.0];
+const LIST_BUCKETS: [f64; 14] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
 const BATCH_BUCKETS: [f64; 9] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0];
 
 /// States that `holdfast_dataservers` shows: those of the roster while the
@@ -60,6 +62,10 @@ pub struct ObjectMetrics {
     pub(crate) quorum_failures: IntCounterVec,
     pub(crate) stalled: IntCounter,
     pub(crate) refused: IntCounterVec,
+    list_duration: HistogramVec,
+    list_entries: IntCounter,
+    list_pages: IntCounterVec,
+    list_settled: IntCounterVec,
 }
 
 /// Every label value shows from the start, as 0.
@@ -255,7 +261,38 @@ impl ObjectMetrics {
     /// # Errors
     /// When they are registered already.
     pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+        let list_duration = metrics.histograms(
+            "holdfast_list_duration_seconds",
+            "Time that pages of lists took, by result.",
+            &LIST_BUCKETS,
+            &["result"],
+        )?;
+        for result in ["ok", "error"] {
+            list_duration.with_label_values(&[result]);
+        }
         Ok(Self {
+            list_duration,
+            list_entries: metrics.counter(
+                "holdfast_list_entries_total",
+                "Objects and prefixes that lists have shown.",
+            )?,
+            list_pages: labelled(
+                metrics.counters(
+                    "holdfast_list_pages_total",
+                    "Pages that data servers were asked for on behalf of lists, by result.",
+                    &["result"],
+                )?,
+                &["ok", "late", "error"],
+            ),
+            list_settled: labelled(
+                metrics.counters(
+                    "holdfast_list_settled_total",
+                    "Names that were not certain in the pages of the members and were located by \
+                     themselves, by result.",
+                    &["result"],
+                )?,
+                &["ok", "error"],
+            ),
             reads_continued: labelled(
                 metrics.counters(
                     "holdfast_reads_continued_total",
@@ -298,5 +335,20 @@ impl ObjectMetrics {
                 &ObjectError::CODES,
             ),
         })
+    }
+
+    /// A page of a list was shown, with so many entries, or none was.
+    pub(crate) fn on_list(&self, entries: Option<usize>, seconds: f64) {
+        let result = if entries.is_some() { "ok" } else { "error" };
+        self.list_duration.with_label_values(&[result]).observe(seconds);
+        self.list_entries.inc_by(entries.unwrap_or(0) as u64);
+    }
+
+    pub(crate) fn on_list_page(&self, result: &str) {
+        self.list_pages.with_label_values(&[result]).inc();
+    }
+
+    pub(crate) fn on_list_settled(&self, is_ok: bool) {
+        self.list_settled.with_label_values(&[if is_ok { "ok" } else { "error" }]).inc();
     }
 }

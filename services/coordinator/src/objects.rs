@@ -1,8 +1,8 @@
-//! PUT, GET and DELETE over many data servers.
+//! PUT, GET, DELETE and lists over many data servers.
 //!
 //! | room | purpose |
 //! |---|---|
-//! | `put`, `delete`, `get` | what clients ask for |
+//! | `put`, `delete`, `get`, `list` | what clients ask for |
 //! | `write`, `conditional` | the order of a write, without and with a condition |
 //! | `target`, `upload`, `replicate` | which members get a version, and how |
 //! | `settle` | bringing a version that was found to W members |
@@ -16,6 +16,7 @@ mod conditional;
 mod delete;
 mod get;
 mod guests;
+mod list;
 mod put;
 mod replicate;
 mod settle;
@@ -35,6 +36,7 @@ use tokio::sync::Semaphore;
 
 pub use body::{Expected, Incoming};
 pub use get::{Fetched, Found, ReadStream};
+pub use list::{ListConfig, ListPage, ListQuery};
 pub use put::{Put, PutDone};
 pub use write::Condition;
 
@@ -54,6 +56,10 @@ pub const SMALL_BYTES: usize = 128 * 1024;
 /// not bound it, since one HTTP/2 connection carries many requests.
 const MAX_SMALL_WRITES: usize = 1_024;
 
+/// Lists that are worked on at once: each holds a page of every member, up to
+/// 1 MiB of entries each. More are answered "overloaded".
+const MAX_LISTS: usize = 16;
+
 /// Bounds of the work for one request.
 #[derive(Debug, Clone)]
 pub struct ObjectsConfig {
@@ -69,6 +75,8 @@ pub struct ObjectsConfig {
     pub hedge_delay: Duration,
     /// How long a body may stand still.
     pub body_timeout: Duration,
+    /// How lists are timed.
+    pub list: ListConfig,
 }
 
 impl Default for ObjectsConfig {
@@ -80,6 +88,7 @@ impl Default for ObjectsConfig {
             read_timeout: Duration::from_secs(5),
             hedge_delay: Duration::from_millis(100),
             body_timeout: Duration::from_secs(30),
+            list: ListConfig::new(Duration::from_secs(1), Duration::from_secs(5)),
         }
     }
 }
@@ -94,6 +103,7 @@ pub struct Objects {
     data_servers: DataServers,
     versions: Arc<Mutex<VersionSource>>,
     small_writes: Arc<Semaphore>,
+    lists: Arc<Semaphore>,
     turns: Turns,
     metrics: ObjectMetrics,
 }
@@ -118,6 +128,7 @@ impl Objects {
             data_servers,
             versions: Arc::new(Mutex::new(versions)),
             small_writes: Arc::new(Semaphore::new(MAX_SMALL_WRITES)),
+            lists: Arc::new(Semaphore::new(MAX_LISTS)),
             turns: Turns::new(),
             metrics,
         }

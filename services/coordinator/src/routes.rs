@@ -1,4 +1,5 @@
-//! The paths of the seed: `/objects/<name>` and `/locate/<name>`.
+//! The paths of the seed: `/objects/<name>` and `/locate/<name>`. Without a
+//! name, which the seed has nothing at, `/objects/` is the list.
 
 use std::convert::Infallible;
 
@@ -12,6 +13,7 @@ use crate::handlers::{self, Asked};
 use crate::objects::Objects;
 
 const OBJECT: &str = "/objects/{name}";
+const LIST: &str = "/objects/";
 const LOCATE: &str = "/locate/{name}";
 
 /// Every path that a client may use. Never rejects: what is not there is
@@ -36,12 +38,13 @@ pub fn routes(objects: &Objects) -> BoxedFilter<(Response,)> {
 
 /// What clients send, by method and template.
 #[must_use]
-pub fn requests() -> [(Method, &'static str); 5] {
+pub fn requests() -> [(Method, &'static str); 6] {
     [
         (Method::GET, OBJECT),
         (Method::HEAD, OBJECT),
         (Method::PUT, OBJECT),
         (Method::DELETE, OBJECT),
+        (Method::GET, LIST),
         (Method::GET, LOCATE),
     ]
 }
@@ -52,7 +55,9 @@ pub fn template(path: &str) -> &'static str {
     let begins = |prefix: &str| {
         path.strip_prefix(prefix).is_some_and(|r| r.is_empty() || r.starts_with('/'))
     };
-    if begins("/objects") {
+    if matches!(path, "/objects" | "/objects/") {
+        LIST
+    } else if begins("/objects") {
         OBJECT
     } else if begins("/locate") {
         LOCATE

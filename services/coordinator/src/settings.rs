@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use holdfast_bus::RabbitConfig;
 use holdfast_core::node::Address;
-use holdfast_core::policy::MAX_REPLICAS;
 use holdfast_core::settings::{
     ListenAddress, SettingsReader, parse_bytes, parse_count, parse_duration,
 };
@@ -41,7 +40,6 @@ pub struct RawCommon {
     pub rabbitmq_password: Option<String>,
     pub rabbitmq_tls: Option<String>,
     pub dataserver_peers: Option<String>,
-    pub replicas: Option<String>,
     pub heartbeat_interval: Option<String>,
     pub heartbeat_expiry: Option<String>,
     pub locate_timeout: Option<String>,
@@ -79,9 +77,6 @@ pub struct CommonSettings {
     pub broker: Option<RabbitConfig>,
     /// `DATASERVER_PEERS`: where data servers may be found without the broker.
     pub peers: Peers,
-    /// `REPLICAS` (1): how many copies of each object there are to be. The
-    /// cluster follows once all its data servers ask for the same number.
-    pub replicas: u32,
     /// `HEARTBEAT_INTERVAL` (5s). The window for late messages is six times as
     /// long, so it must be the same on all services.
     pub heartbeat_interval: Duration,
@@ -152,10 +147,6 @@ impl CommonSettings {
                 Peers::default(),
                 Peers::parse,
             ),
-            replicas: reader.read("REPLICAS", raw.replicas.as_deref(), 1, |text| {
-                let replicas = parse_count(text, 1, MAX_REPLICAS as usize)?;
-                Ok(u32::try_from(replicas).unwrap_or(MAX_REPLICAS))
-            }),
             heartbeat_interval: duration(
                 reader,
                 "HEARTBEAT_INTERVAL",

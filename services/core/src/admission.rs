@@ -9,8 +9,9 @@
 //! members unheard (W is the write quorum), so W members that know of the join
 //! suffice; each answer carries a roster digest, and a digest that differs is
 //! resolved before anything is concluded. Members that are heard are all waited
-//! for as well, so that the news is everywhere it can be; only silent ones are
-//! left to learn it later.
+//! for as well, so that the news is everywhere it can be; only silent ones, and
+//! those that say that their disks take nothing, are left to learn it later. To
+//! wait for a full disk would keep out the data server that is to bring room.
 
 use std::collections::BTreeSet;
 
@@ -71,6 +72,8 @@ pub struct Situation<'a> {
     pub write_quorum: usize,
     /// Members that have said they persisted its entry in this run.
     pub told: &'a BTreeSet<NodeId>,
+    /// Members that have said last that they cannot persist it.
+    pub unable: &'a BTreeSet<NodeId>,
 }
 
 /// The next step of a newcomer.
@@ -87,10 +90,10 @@ pub fn choose_step(situation: &Situation<'_>) -> Step {
 
 fn choose_join_step(situation: &Situation<'_>) -> Step {
     let others = || situation.view.roster_members().filter(|m| m.id != situation.own);
-    let untold: Vec<NodeId> = others()
+    let (unable, untold): (Vec<NodeId>, Vec<NodeId>) = others()
         .filter(|member| member.hearing.may_answer() && !situation.told.contains(&member.id))
         .map(|member| member.id)
-        .collect();
+        .partition(|id| situation.unable.contains(id));
     if !untold.is_empty() {
         return Step::Tell(untold);
     }
@@ -100,7 +103,12 @@ fn choose_join_step(situation: &Situation<'_>) -> Step {
     let may_hold = || others().filter(|member| member.state != MemberState::Joining);
     let informed = may_hold().filter(|member| situation.told.contains(&member.id)).count();
     let needed = situation.write_quorum.min(may_hold().count()).max(1);
-    if informed >= needed { Step::Activate } else { Step::Wait(Waiting::Quorum) }
+    match informed >= needed {
+        true => Step::Activate,
+        false if unable.is_empty() => Step::Wait(Waiting::Quorum),
+        // They may have got room by now.
+        false => Step::Tell(unable),
+    }
 }
 
 fn choose_founding_step(situation: &Situation<'_>) -> Step {
@@ -166,7 +174,7 @@ mod tests {
                     founded: true,
                     newcomers_seen: 0,
                     stamp: None,
-                    replicas: None,
+                    wanted: None,
                     repair: crate::wire::heartbeat::RepairReport::default(),
                 })
                 .collect(),
@@ -189,8 +197,11 @@ mod tests {
             initial_members: 1,
             write_quorum: 1,
             told,
+            unable: &NONE,
         }
     }
+
+    static NONE: BTreeSet<NodeId> = BTreeSet::new();
 
     #[test]
     fn the_lowest_newcomer_founds_and_the_others_wait_for_it() {
@@ -256,6 +267,27 @@ mod tests {
         assert_eq!(choose_step(&situation(&joined, &[], &told)), Step::Activate);
         let two = Situation { write_quorum: 2, ..situation(&joined, &[], &told) };
         assert_eq!(choose_step(&two), Step::Wait(Waiting::Quorum));
+    }
+
+    #[test]
+    fn a_member_whose_disk_takes_nothing_keeps_nobody_out() {
+        let joined = view(&[
+            (1, MemberState::Active, Hearing::Heard),
+            (2, MemberState::Active, Hearing::Heard),
+            (5, MemberState::Joining, Hearing::Heard),
+        ]);
+        let (mut told, unable) = (BTreeSet::new(), BTreeSet::from([id(2)]));
+        let step = |told: &BTreeSet<NodeId>, write_quorum| {
+            let situation = situation(&joined, &[], told);
+            choose_step(&Situation { unable: &unable, write_quorum, ..situation })
+        };
+        assert_eq!(step(&told, 1), Step::Tell(vec![id(1)]));
+        told.insert(id(1));
+        assert_eq!(step(&told, 1), Step::Activate);
+        // Here it is needed, so it is asked again.
+        assert_eq!(step(&told, 2), Step::Tell(vec![id(2)]));
+        told.insert(id(2));
+        assert_eq!(step(&told, 2), Step::Activate);
     }
 
     #[test]

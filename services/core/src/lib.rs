@@ -14,6 +14,7 @@
 //! | [`roster`] | who may hold data |
 //! | [`membership`] | who is heard, and who is silent |
 //! | [`locate`] | what the answers of the members prove |
+//! | [`list`] | what their pages prove, merged |
 //! | [`admission`] | when a new member may take data |
 //! | [`lifecycle`] | who drains, who is lost, who retires |
 //! | [`policy`] | how many copies there are, and how many answer for an object |
@@ -26,6 +27,7 @@
 
 pub mod admission;
 pub mod lifecycle;
+pub mod list;
 pub mod locate;
 pub mod membership;
 pub mod name;

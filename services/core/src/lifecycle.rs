@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::membership::{Hearing, Member, Moment, View};
 use crate::node::NodeId;
-use crate::policy::Policy;
+use crate::policy::{Policy, Wanted};
 use crate::repair::may_retire;
 use crate::roster::{Entry, MemberState, Roster};
 
@@ -188,13 +188,14 @@ pub fn retirable_members(view: &View) -> Vec<NodeId> {
         .collect()
 }
 
-/// The number of copies that all heard active members ask for, if they agree and
-/// are enough for it.
+/// The copies, and the write quorum, that all heard active members ask for, if
+/// they agree and are enough for it.
 #[must_use]
-pub fn wanted_replicas(view: &View) -> Option<u32> {
-    let mut asked = view.writable().map(|member| member.replicas);
+pub fn wanted(view: &View) -> Option<Wanted> {
+    let mut asked = view.writable().map(|member| member.wanted);
     let first = asked.next()??;
-    let suffice = u32::try_from(view.writable().count()).is_ok_and(|count| count >= first);
+    let count = u32::try_from(view.writable().count());
+    let suffice = count.is_ok_and(|count| count >= first.replicas());
     (suffice && asked.all(|other| other == Some(first))).then_some(first)
 }
 

@@ -52,7 +52,7 @@ fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member {
         founded: true,
         newcomers_seen: 0,
         stamp: None,
-        replicas: Some(2),
+        wanted: Some(Wanted::copies(2)),
         repair: RepairReport::default(),
     }
 }
@@ -147,16 +147,20 @@ fn who_is_silent_for_long_is_lost_if_the_others_suffice() {
 
 #[test]
 fn the_number_of_copies_changes_when_all_ask_for_it_and_are_enough() {
-    let asking = |asked: &[Option<u32>]| {
+    let asking = |asked: &[Option<Wanted>]| {
         let members = (1..)
             .zip(asked)
-            .map(|(bits, replicas)| Member { replicas: *replicas, ..member(bits, Active, Heard) });
-        wanted_replicas(&view(1, members.collect()))
+            .map(|(bits, wanted)| Member { wanted: *wanted, ..member(bits, Active, Heard) });
+        wanted(&view(1, members.collect()))
     };
-    assert_eq!(asking(&[Some(2), Some(2)]), Some(2));
-    assert_eq!(asking(&[Some(2), Some(3)]), None);
-    assert_eq!(asking(&[Some(2), None]), None);
-    assert_eq!(asking(&[Some(3), Some(3)]), None, "two cannot hold three copies");
+    let [two, three] = [2, 3].map(|replicas| Some(Wanted::copies(replicas)));
+    assert_eq!(asking(&[two, two]), two);
+    assert_eq!(asking(&[two, three]), None);
+    assert_eq!(asking(&[two, None]), None);
+    assert_eq!(asking(&[three, three]), None, "two cannot hold three copies");
+    let all = Wanted::heard(3, 3);
+    assert_eq!(asking(&[all; 3]), all);
+    assert_eq!(asking(&[all, all, three]), None, "an earlier release knows nothing of it");
     assert_eq!(asking(&[]), None);
 }
 

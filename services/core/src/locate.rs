@@ -325,11 +325,8 @@ impl Round {
             }
             _ => false,
         });
-        let unheard = self.asked.values().filter(|a| !matches!(a, Asked::Answered { .. })).count();
-        // Silence alone decides nothing, however few members there are.
         !unknown_anywhere
-            && unheard < self.asked.len()
-            && self.quorum.allows(unheard)
+            && self.is_complete_without(self.unheard().len())
             && (self.settling <= 1 || self.is_settled())
     }
 
@@ -391,15 +388,52 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
-        let lasts = |node: &NodeId| self.counting.contains(node) && located.answered.contains(node);
+        let lasts = |node: &NodeId| self.lasts(*node) && located.answered.contains(node);
         located.lasting = located.newest_holders().filter(|holder| lasts(&holder.node)).count();
-        located.settled = located.lasting >= self.settling;
-        let somebody_heard = located.unheard.len() < self.asked.len();
+        located.settled = self.is_settled_on(located.lasting);
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.
         located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();
-        located.complete = somebody_heard && self.quorum.allows(located.unheard.len());
+        located.complete = self.is_complete_without(located.unheard.len());
         located
+    }
+
+    /// Whether so few are unheard that no acknowledged write can be hidden.
+    /// Silence alone proves nothing, however few members there are.
+    pub(crate) fn is_complete_without(&self, unheard: usize) -> bool {
+        unheard < self.asked.len() && self.quorum.allows(unheard)
+    }
+
+    /// Whether a copy on this member lasts, as far as the roster goes.
+    pub(crate) fn lasts(&self, node: NodeId) -> bool {
+        self.counting.contains(&node)
+    }
+
+    /// Whether a version is certain to be found again if so many lasting copies
+    /// of it can be read.
+    fn is_settled_on(&self, lasting: usize) -> bool {
+        lasting >= self.settling
+    }
+
+    /// As [`Located::is_certain`], of a version with so many lasting copies.
+    pub(crate) fn is_certain_on(&self, lasting: usize) -> bool {
+        self.settling <= 1 || self.is_settled_on(lasting)
+    }
+
+    /// Whether reads serve what is found although somebody did not say, as in
+    /// [`Located::verdict`].
+    pub(crate) fn is_single_copy(&self) -> bool {
+        self.quorum.is_single_copy()
+    }
+
+    /// Whether this member has answered.
+    pub(crate) fn has_answered(&self, node: NodeId) -> bool {
+        matches!(self.asked.get(&node), Some(Asked::Answered { .. }))
+    }
+
+    /// The members that have not answered, whether they are waited for or not.
+    pub(crate) fn unheard(&self) -> Vec<NodeId> {
+        self.asked.keys().copied().filter(|node| !self.has_answered(*node)).collect()
     }
 
     /// The outcomes of all names, in their order.

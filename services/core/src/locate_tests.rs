@@ -39,7 +39,7 @@ fn view(members: &[(u128, Hearing)]) -> View {
                 founded: true,
                 newcomers_seen: 0,
                 stamp: None,
-                replicas: None,
+                wanted: None,
                 repair: crate::wire::heartbeat::RepairReport::default(),
             })
             .collect(),

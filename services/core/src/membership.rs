@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use crate::node::{Address, Generation, NodeId};
 use crate::placement::Candidate;
-use crate::policy::Policy;
+use crate::policy::{Policy, Wanted};
 use crate::roster::{Entry, ForeignCluster, MemberState, Roster, RosterDigest};
 use crate::stamp::Stamp;
 use crate::wire::heartbeat::{NodeReport, RepairReport};
@@ -95,8 +95,8 @@ pub struct Member {
     pub newcomers_seen: u32,
     /// When it last said something, on its own clock.
     pub stamp: Option<Stamp>,
-    /// How many copies its `REPLICAS` asks for, as it last said.
-    pub replicas: Option<u32>,
+    /// What its `REPLICAS` and `WRITE_QUORUM` ask for, as it last said.
+    pub wanted: Option<Wanted>,
     /// How far its repair is, as it last said.
     pub repair: RepairReport,
 }
@@ -458,7 +458,7 @@ impl Membership {
                 generation: report.generation,
                 mono_millis: report.mono_millis,
             }),
-            replicas: report.map(|report| report.replicas).filter(|replicas| *replicas > 0),
+            wanted: report.and_then(|report| Wanted::heard(report.replicas, report.write_quorum)),
             repair: report.map(|report| report.repair.clone()).unwrap_or_default(),
         })
     }

@@ -22,6 +22,7 @@ fn report(id: u128, generation: u64) -> NodeReport {
         sent_unix_millis: 0,
         mono_millis: 0,
         replicas: 1,
+        write_quorum: 1,
         repair: RepairReport::default(),
     }
 }

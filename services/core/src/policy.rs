@@ -2,9 +2,101 @@
 //! it.
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Most copies of one object.
 pub const MAX_REPLICAS: u32 = 5;
+
+/// What a data server asks for: how many copies, and how many of them a write
+/// makes before it is acknowledged. More than half of R, and no more than R.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wanted {
+    replicas: u32,
+    write_quorum: u32,
+}
+
+/// Why a number of copies, or a write quorum, makes no sense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Senseless {
+    /// There are not so many copies.
+    #[error("{replicas} is not a number of copies from 1 to {MAX_REPLICAS}")]
+    Replicas {
+        /// How many were asked for.
+        replicas: u32,
+    },
+    /// Half of the copies, or less.
+    #[error(
+        "{asked} is less than {least}, more than half of {replicas} copies: whatever fewer members \
+         have is lost with them, and a lookup would have to hear more of the others"
+    )]
+    TooFew {
+        /// W that was asked for.
+        asked: u32,
+        /// The least that makes sense.
+        least: u32,
+        /// R.
+        replicas: u32,
+    },
+    /// More than there are to be.
+    #[error(
+        "{asked} is more than the number of copies, {replicas}: repair would let go of what reads count on"
+    )]
+    TooMany {
+        /// W that was asked for.
+        asked: u32,
+        /// R.
+        replicas: u32,
+    },
+}
+
+impl Wanted {
+    /// So many copies, acknowledged when more than half are durable, or when
+    /// `write_quorum` are.
+    ///
+    /// # Errors
+    /// [`Senseless`].
+    pub fn new(replicas: u32, write_quorum: Option<u32>) -> Result<Self, Senseless> {
+        if !(1..=MAX_REPLICAS).contains(&replicas) {
+            return Err(Senseless::Replicas { replicas });
+        }
+        let least = write_quorum_of(replicas);
+        let asked = write_quorum.unwrap_or(least);
+        if asked < least {
+            return Err(Senseless::TooFew { asked, least, replicas });
+        }
+        if asked > replicas {
+            return Err(Senseless::TooMany { asked, replicas });
+        }
+        Ok(Self { replicas, write_quorum: asked })
+    }
+
+    /// So many copies, within bounds, acknowledged when more than half are
+    /// durable.
+    #[must_use]
+    pub fn copies(replicas: u32) -> Self {
+        let replicas = replicas.clamp(1, MAX_REPLICAS);
+        Self { replicas, write_quorum: write_quorum_of(replicas) }
+    }
+
+    /// What a data server said. It says 0 for a write quorum if its release
+    /// knows of none; what makes no sense is as good as nothing.
+    #[must_use]
+    pub fn heard(replicas: u32, write_quorum: u32) -> Option<Self> {
+        Self::new(replicas, (write_quorum > 0).then_some(write_quorum)).ok()
+    }
+
+    /// R.
+    #[must_use]
+    pub fn replicas(self) -> u32 {
+        self.replicas
+    }
+
+    /// W.
+    #[must_use]
+    pub fn write_quorum(self) -> u32 {
+        self.write_quorum
+    }
+}
 
 /// The numbers that every member must agree on, so the roster carries them.
 ///
@@ -33,8 +125,7 @@ impl Default for Policy {
 }
 
 /// ⌊R/2⌋ + 1: the least number of copies that is more than half of them.
-#[must_use]
-pub fn write_quorum_of(replicas: u32) -> u32 {
+fn write_quorum_of(replicas: u32) -> u32 {
     replicas / 2 + 1
 }
 
@@ -42,9 +133,15 @@ impl Policy {
     /// The numbers for `replicas` copies once all older objects have them.
     #[must_use]
     pub fn settled(epoch: u32, replicas: u32) -> Self {
-        let replicas = replicas.clamp(1, MAX_REPLICAS);
-        let quorum = if replicas == 1 { 1 } else { write_quorum_of(replicas) };
-        Self { epoch, replicas, write_quorum: quorum, read_quorum: quorum }
+        Self::settled_at(epoch, Wanted::copies(replicas))
+    }
+
+    /// The numbers that were asked for, once all older objects have as many
+    /// copies as reads then count on.
+    #[must_use]
+    pub fn settled_at(epoch: u32, wanted: Wanted) -> Self {
+        let Wanted { replicas, write_quorum } = wanted;
+        Self { epoch, replicas, write_quorum, read_quorum: write_quorum }
     }
 
     /// What is below every policy, for messages that say nothing of it.
@@ -53,22 +150,23 @@ impl Policy {
         Self { epoch: 0, replicas: 0, write_quorum: 0, read_quorum: 0 }
     }
 
-    /// Whether nothing is left to be changed on the way to `replicas`.
+    /// Whether nothing is left to be changed on the way to what is wanted.
     #[must_use]
-    pub fn is_settled_at(&self, replicas: u32) -> bool {
-        *self == Self::settled(self.epoch, replicas)
+    pub fn is_settled_at(&self, wanted: Wanted) -> bool {
+        *self == Self::settled_at(self.epoch, wanted)
     }
 
-    /// The next step on the way to `replicas`, or `None` at its end.
+    /// The next step on the way to what is wanted, or `None` at its end.
     ///
     /// `repaired` says that a full repair pass, begun after this policy
-    /// counted, has found or made [`Self::replicas`] copies of everything.
+    /// counted, has found or made as many copies of everything as
+    /// [`Self::write_quorum`] says.
     #[must_use]
-    pub fn next(&self, replicas: u32, repaired: bool) -> Option<PolicyStep> {
-        let goal = Self::settled(self.epoch + 1, replicas);
-        if self.is_settled_at(replicas) {
+    pub fn next(&self, wanted: Wanted, repaired: bool) -> Option<PolicyStep> {
+        if self.is_settled_at(wanted) {
             return None;
         }
+        let goal = Self::settled_at(self.epoch.saturating_add(1), wanted);
         // What reads count on goes down first, and up last.
         let read_quorum = self.read_quorum.min(goal.write_quorum);
         if read_quorum < self.read_quorum {
@@ -121,75 +219,5 @@ fn as_count(number: u32) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The steps from one settled policy to another.
-    fn way(from: u32, to: u32) -> Vec<(u32, u32, u32)> {
-        let mut policy = Policy::settled(7, from);
-        let mut steps = Vec::new();
-        while let Some(step) = policy.next(to, true) {
-            match step {
-                PolicyStep::Take(next) => {
-                    assert_eq!(next.epoch, policy.epoch + 1);
-                    policy = next;
-                }
-                PolicyStep::Repair => panic!("everything is repaired"),
-            }
-            steps.push((policy.replicas, policy.write_quorum, policy.read_quorum));
-            assert!(steps.len() < 5, "{steps:?}");
-        }
-        steps
-    }
-
-    #[test]
-    fn quorums_overlap_by_more_than_half() {
-        let quorums: Vec<u32> = (1..=5).map(|r| Policy::settled(0, r).write_quorum).collect();
-        assert_eq!(quorums, [1, 2, 2, 3, 3]);
-    }
-
-    #[test]
-    fn going_up_reads_come_last_and_going_down_first() {
-        assert_eq!(way(1, 3), [(3, 2, 1), (3, 2, 2)]);
-        assert_eq!(way(3, 1), [(3, 2, 1), (1, 1, 1)]);
-        assert_eq!(way(2, 3), [(3, 2, 2)]);
-        assert_eq!(way(3, 2), [(2, 2, 2)]);
-        assert_eq!(way(3, 5), [(5, 3, 2), (5, 3, 3)]);
-        assert!(way(4, 4).is_empty());
-    }
-
-    #[test]
-    fn reads_wait_for_the_repair() {
-        let halfway = Policy { epoch: 1, replicas: 3, write_quorum: 2, read_quorum: 1 };
-        assert_eq!(halfway.next(3, false), Some(PolicyStep::Repair));
-    }
-
-    /// In every state on every way, what reads count on is no more than what
-    /// writes made, before and after each step.
-    #[test]
-    fn a_read_never_counts_on_more_than_a_write_made() {
-        for (from, to) in (1..=5).flat_map(|from| (1..=5).map(move |to| (from, to))) {
-            let start = Policy::settled(0, from);
-            let mut written = start.write_quorum;
-            for (_, write, read) in way(from, to) {
-                // Until the end of the way older objects have only what the
-                // start made, unless the repair pass came in between.
-                let repaired = (write, read) == (write, write) && read > start.read_quorum;
-                assert!(read <= if repaired { write } else { written }, "{from} to {to}");
-                written = written.min(write).max(read);
-            }
-        }
-    }
-
-    #[test]
-    fn a_change_is_noticed_by_every_writer_and_every_reader() {
-        for (members, replicas) in (1..=9).flat_map(|n| (1..=5).map(move |r| (n, r))) {
-            let policy = Policy::settled(0, replicas);
-            let noticed = policy.notice_quorum(members);
-            if members >= policy.write_quorum() {
-                assert!(noticed + policy.write_quorum() > members, "{members} {replicas}");
-                assert!(noticed >= policy.write_quorum());
-            }
-        }
-    }
-}
+#[path = "policy_tests.rs"]
+mod tests;

@@ -30,7 +30,7 @@ pub struct Version {
 impl Version {
     /// Builds a version from its two halves.
     #[must_use]
-    pub fn from_parts(clock: u64, writer: u64) -> Self {
+    pub const fn from_parts(clock: u64, writer: u64) -> Self {
         Self { clock, writer }
     }
 

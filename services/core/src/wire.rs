@@ -3,6 +3,7 @@
 //! seed understands them.
 
 pub mod heartbeat;
+pub mod list;
 pub mod locate;
 pub mod transfer;
 

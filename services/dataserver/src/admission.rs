@@ -11,7 +11,7 @@ use holdfast_coordinator::cluster::{Cluster, MergeError, Snapshot};
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_core::admission::{Situation, Step, Waiting, choose_step};
 use holdfast_core::node::{Address, Generation, NodeId};
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::roster::{MemberState, Roster};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::shutdown::Shutdown;
@@ -39,8 +39,8 @@ pub struct Admission {
     pub heartbeat_interval: Duration,
     /// `INITIAL_MEMBERS`.
     pub initial_members: usize,
-    /// `REPLICAS`: the number of copies of a cluster that it founds.
-    pub replicas: u32,
+    /// `REPLICAS` and `WRITE_QUORUM` of a cluster that it founds.
+    pub wanted: Wanted,
     /// Found a cluster at once.
     pub alone: bool,
     /// To end the process when another one uses a copy of this volume.
@@ -60,7 +60,7 @@ impl Admission {
 
     async fn run(self) {
         self.renew_entry().await;
-        let mut told = BTreeSet::new();
+        let mut notice = Notice::default();
         let mut listening_since = None;
         let mut waiting = None;
         let mut snapshots = self.cluster.watch();
@@ -78,8 +78,8 @@ impl Admission {
             let warmed_up = listening_since.is_some_and(|since| {
                 self.runtime.now().saturating_sub(since) >= self.heartbeat_interval * 2
             });
-            let step = self.choose(&snapshot, warmed_up, &told);
-            let pause = self.carry_out(&step, &snapshot, &mut told, &mut waiting).await;
+            let step = self.choose(&snapshot, warmed_up, &notice);
+            let pause = self.carry_out(&step, &snapshot, &mut notice, &mut waiting).await;
             tokio::select! {
                 biased;
                 changed = snapshots.changed() => if changed.is_err() { return },
@@ -125,7 +125,7 @@ impl Admission {
         self.has_peers || self.health.borrow().is_connected()
     }
 
-    fn choose(&self, snapshot: &Snapshot, warmed_up: bool, told: &BTreeSet<NodeId>) -> Step {
+    fn choose(&self, snapshot: &Snapshot, warmed_up: bool, notice: &Notice) -> Step {
         let view = &snapshot.view;
         let newcomers: Vec<(NodeId, u32)> = view
             .newcomers(self.own.node)
@@ -145,7 +145,8 @@ impl Admission {
             warmed_up,
             initial_members: self.initial_members,
             write_quorum: view.policy.read_quorum().max(view.policy.write_quorum()),
-            told,
+            told: &notice.told,
+            unable: &notice.unable,
         })
     }
 
@@ -155,14 +156,14 @@ impl Admission {
         &self,
         step: &Step,
         snapshot: &Snapshot,
-        told: &mut BTreeSet<NodeId>,
+        notice: &mut Notice,
         waiting: &mut Option<Waiting>,
     ) -> Duration {
         let soon = self.heartbeat_interval / 10;
         match step {
             Step::Found => {
                 let id = NodeId::from_bits(self.runtime.random_u128());
-                let policy = Policy::settled(0, self.replicas);
+                let policy = Policy::settled_at(0, self.wanted);
                 let roster = Roster::found(id, policy, self.own.entry(MemberState::Active));
                 info!(cluster = %id, node = %self.own.node, "founding a new cluster");
                 self.log_failure(self.cluster.merge_roster(roster).await);
@@ -172,9 +173,10 @@ impl Admission {
                 let entry = self.own.entry(MemberState::Joining);
                 self.log_failure(self.cluster.merge_entry(entry).await);
             }
-            Step::Tell(ids) => self.tell(ids, snapshot, told).await,
+            Step::Tell(ids) => self.tell(ids, snapshot, notice).await,
             Step::Activate => {
-                info!(node = %self.own.node, "the join counts: taking data from now on");
+                let unable: Vec<_> = notice.unable.iter().map(NodeId::to_string).collect();
+                info!(node = %self.own.node, ?unable, "the join counts: taking data from now on");
                 let entry = self.own.entry(MemberState::Active);
                 self.log_failure(self.cluster.merge_entry(entry).await);
             }
@@ -188,16 +190,24 @@ impl Admission {
         soon
     }
 
-    async fn tell(&self, ids: &[NodeId], snapshot: &Snapshot, told: &mut BTreeSet<NodeId>) {
+    async fn tell(&self, ids: &[NodeId], snapshot: &Snapshot, notice: &mut Notice) {
         let limit = self.heartbeat_interval;
         for member in ids.iter().filter_map(|id| snapshot.view.member(*id)) {
             let (address, roster) = (&member.address, &snapshot.roster);
             match self.data_servers.merge_roster(address, member.id, roster, limit).await {
                 Ok(theirs) => {
-                    told.insert(member.id);
+                    notice.unable.remove(&member.id);
+                    notice.told.insert(member.id);
                     self.log_failure(self.cluster.merge_roster(theirs).await);
                 }
-                Err(error) => debug!(node = %member.id, %error, "could not tell of the join"),
+                Err(error) => {
+                    debug!(node = %member.id, %error, "could not tell of the join");
+                    // What it says now counts, not what it said before.
+                    match error.is_not_persisted() {
+                        true => notice.unable.insert(member.id),
+                        false => notice.unable.remove(&member.id),
+                    };
+                }
             }
         }
     }
@@ -207,6 +217,15 @@ impl Admission {
             warn!(node = %self.own.node, %error, "the roster could not be changed");
         }
     }
+}
+
+/// Who knows of a join.
+#[derive(Debug, Default)]
+struct Notice {
+    /// Members that have persisted it.
+    told: BTreeSet<NodeId>,
+    /// Members that have said last that their disk does not take it.
+    unable: BTreeSet<NodeId>,
 }
 
 /// Whether what is known of this id cannot be this run or one before it.

@@ -1,14 +1,17 @@
 //! The data server's settings, all from the environment.
 
+mod copies;
 mod repair;
 mod volume;
 
 use holdfast_coordinator::settings::{CommonSettings, Defaults, RawCommon};
+use holdfast_core::policy::Wanted;
 use holdfast_core::settings::{
     BadSetting, BadSettings, NO_DEFAULT, SettingsReader, Variable, parse_count,
 };
 use serde::Deserialize;
 
+use self::copies::RawCopies;
 use self::repair::RawRepair;
 pub use self::repair::RepairSettings;
 use self::volume::RawVolume;
@@ -27,7 +30,7 @@ static OWN: [Variable; 2] = [
 #[must_use]
 pub fn variables() -> Vec<Variable> {
     let common = holdfast_coordinator::settings::variables(&DEFAULTS);
-    [common.as_slice(), &volume::TABLE, &repair::TABLE, &OWN].concat()
+    [common.as_slice(), &copies::TABLE, &volume::TABLE, &repair::TABLE, &OWN].concat()
 }
 
 /// The variables that only a data server has, as they are written.
@@ -42,6 +45,11 @@ struct RawDataServer {
 pub struct DataServerConfig {
     /// What it has in common with an api.
     pub common: CommonSettings,
+    /// `REPLICAS` (1) and `WRITE_QUORUM` (more than half of them): how many
+    /// copies of each object there are to be, and how many a write makes before
+    /// it is acknowledged. The cluster follows once all its data servers ask for
+    /// the same.
+    pub copies: Wanted,
     /// Where and how objects are kept.
     pub volume: VolumeSettings,
     /// How copies are looked after.
@@ -91,6 +99,7 @@ impl DataServerConfig {
         let mut reader = SettingsReader::default();
         let raw_common: RawCommon = parse(variables.clone())?;
         let raw: RawDataServer = parse(variables.clone())?;
+        let copies: RawCopies = parse(variables.clone())?;
         let volume: RawVolume = parse(variables.clone())?;
         let repair: RawRepair = parse(variables)?;
         let common = CommonSettings::read(&raw_common, &DEFAULTS, &mut reader);
@@ -102,6 +111,7 @@ impl DataServerConfig {
         if !alone {
             common.require_a_way(&raw_common, &mut reader);
         }
+        let copies = copies::read(&copies, &mut reader);
         let volume = VolumeSettings::read(&volume, &mut reader);
         let repair = RepairSettings::read(&repair, common.heartbeat_expiry, &mut reader);
         let initial_members =
@@ -109,7 +119,7 @@ impl DataServerConfig {
                 parse_count(text, 1, 1_000)
             });
         let zone = raw.zone.filter(|zone| !zone.is_empty());
-        reader.finish(Self { common, volume, repair, initial_members, zone, alone })
+        reader.finish(Self { common, copies, volume, repair, initial_members, zone, alone })
     }
 }
 
@@ -150,6 +160,7 @@ mod tests {
     fn the_tables_have_every_variable_and_no_other() {
         let names = |table: &[Variable]| table.iter().map(|row| row.name).collect::<Vec<_>>();
         assert_eq!(names(&OWN), read_by::<RawDataServer>());
+        assert_eq!(names(&copies::TABLE), read_by::<RawCopies>());
         assert_eq!(names(&volume::TABLE), read_by::<RawVolume>());
         assert_eq!(names(&repair::TABLE), read_by::<RawRepair>());
     }
@@ -173,6 +184,7 @@ mod tests {
             ("HEARTBEAT_INTERVAL", "8s"),
             ("MAX_CONNECTIONS", "0"),
             ("REPLICAS", "6"),
+            ("WRITE_QUORUM", "0"),
             ("LOG_FORMAT", "xml"),
             ("RABBITMQ_SERVER", "http://broker"),
             ("SEGMENT_BYTES", "4GiB"),
@@ -180,13 +192,14 @@ mod tests {
             ("REPAIR_RATE_BYTES", "1KiB"),
             ("REPAIR_INTERVAL", "0s"),
         ])
-        .expect_err("ten are wrong and one is missing");
+        .expect_err("eleven are wrong and one is missing");
         let variables: Vec<_> = bad.0.iter().map(|bad| bad.variable).collect();
         for expected in [
             "ADVERTISE_ADDRESS",
             "HEARTBEAT_EXPIRY",
             "MAX_CONNECTIONS",
             "REPLICAS",
+            "WRITE_QUORUM",
             "LOG_FORMAT",
             "RABBITMQ_SERVER",
             "STORAGE_ROOT",

@@ -21,11 +21,16 @@ use crate::admission::takes_data;
 use crate::error::InternalError;
 use crate::gate::{Basis, Gate};
 use crate::metrics::DataServerMetrics;
+use crate::repair::beside::LARGE_BYTES;
 use crate::report::Reporter;
 
 /// Copies that are received at once: each holds a connection, and up to 1 MiB
 /// of memory.
 const MAX_COPIES: usize = 16;
+
+/// How many of them may be large: those of every other data server together must
+/// not keep small ones out for hours.
+const MAX_LARGE: usize = MAX_COPIES / 2;
 
 /// How long another member may take to begin its answer.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -55,6 +60,7 @@ pub struct CopierParts {
 pub struct Copier {
     parts: Arc<CopierParts>,
     permits: Arc<Semaphore>,
+    large: Arc<Semaphore>,
 }
 
 /// Why one source did not give what was asked for.
@@ -88,7 +94,8 @@ impl Copier {
     /// Receives nothing yet.
     #[must_use]
     pub fn new(parts: CopierParts) -> Self {
-        Self { parts: Arc::new(parts), permits: Arc::new(Semaphore::new(MAX_COPIES)) }
+        let [permits, large] = [MAX_COPIES, MAX_LARGE].map(|most| Arc::new(Semaphore::new(most)));
+        Self { parts: Arc::new(parts), permits, large }
     }
 
     /// Makes one version, which others have, durable here too. What is here and
@@ -115,6 +122,10 @@ impl Copier {
     async fn admit(&self, request: CopyRequest) -> Result<WriteOutcome, InternalError> {
         let parts = &self.parts;
         let _permit = self.permits.try_acquire().map_err(|_| InternalError::Busy)?;
+        let _large = match request.stat.size_bytes >= LARGE_BYTES {
+            true => Some(self.large.try_acquire().map_err(|_| InternalError::Busy)?),
+            false => None,
+        };
         self.check_takes_data()?;
         let CopyRequest { name, stat, from, stamp, ballot } = request;
         let basis = Basis { stamp: Some(stamp), ballot };
@@ -140,7 +151,8 @@ impl Copier {
     async fn renew(&self, name: &ObjectName, stat: &Stat, basis: Basis) -> Basis {
         let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
         let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
-        let Ok(located) = objects.locate(name).await else { return basis };
+        // Of all: an answer that is complete without this member has no stamp of it.
+        let Ok(located) = objects.locate_all(name).await else { return basis };
         let newest = located.newest().map(|replica| replica.stat.version);
         let stamp = located.stamp(self.parts.reporter.own().node);
         match stamp.filter(|_| located.complete && newest == Some(stat.version)) {

@@ -1,7 +1,7 @@
 //! What other services are told when something is wrong.
 
 use holdfast_coordinator::cluster::MergeError;
-use holdfast_coordinator::data_servers::{BUSY, NOT_ADMITTED};
+use holdfast_coordinator::data_servers::{BUSY, NOT_ADMITTED, NOT_PERSISTED};
 use holdfast_core::name::NameError;
 use holdfast_core::replica::PromisedAbove;
 use holdfast_core::stamp::StampError;
@@ -120,7 +120,7 @@ impl InternalError {
             Self::Floor(_) => (StatusCode::INTERNAL_SERVER_ERROR, "floor"),
             Self::Merge(MergeError::Foreign(_)) => (StatusCode::CONFLICT, "foreign-cluster"),
             Self::Merge(MergeError::Persist { .. }) => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "roster-not-persisted")
+                (StatusCode::INTERNAL_SERVER_ERROR, NOT_PERSISTED)
             }
             Self::Merge(MergeError::Unfounded) => (StatusCode::CONFLICT, "unfounded"),
             Self::Merge(MergeError::Closed) => (StatusCode::SERVICE_UNAVAILABLE, "shutting-down"),

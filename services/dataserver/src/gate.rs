@@ -24,12 +24,13 @@ use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{PutOutcome, Staged, Stamp as Content, Store, StoreError};
 use thiserror::Error;
 use tokio::sync::oneshot;
-use tracing::{Instrument, Span, warn};
+use tracing::{Instrument, Span, debug, warn};
 
 use crate::floor::Floor;
 use crate::identity::IdentityError;
 use crate::metrics::DataServerMetrics;
 use crate::name_locks::NameLocks;
+use crate::superseded::Superseded;
 
 /// Why the gate did not let a request through.
 #[derive(Debug, Error)]
@@ -100,6 +101,7 @@ pub struct Gate {
     locks: NameLocks,
     promises: Arc<Mutex<Promises>>,
     pins: Arc<Mutex<Pins>>,
+    superseded: Superseded,
 }
 
 impl Gate {
@@ -119,6 +121,7 @@ impl Gate {
             locks: NameLocks::default(),
             promises: Arc::new(Mutex::new(Promises::new(window))),
             pins: Arc::new(Mutex::new(pins)),
+            superseded: Superseded::default(),
         }
     }
 
@@ -209,19 +212,28 @@ impl Gate {
         .await
     }
 
-    /// Forgets exactly `version` of `name`, because a newer one is durable
-    /// elsewhere; false when something else is here, which is kept. Dropping the
-    /// future does not stop it.
+    /// Forgets exactly `version` of `name` in a window from now, because a newer
+    /// one is durable elsewhere; if something else is here by then, that is kept.
+    /// False when it is to be forgotten anyway, or too many are.
     ///
-    /// # Errors
-    /// [`GateError::Store`].
-    pub async fn forget(&self, name: ObjectName, version: Version) -> Result<bool, GateError> {
+    /// Within the window somebody who asked another member before that one had
+    /// the newer version may still ask this one: whoever finds neither takes the
+    /// name for absent. A restart forgets it; repair finds it again.
+    pub fn forget_later(&self, name: ObjectName, version: Version) -> bool {
+        if !self.superseded.begin(&name, version) {
+            return false;
+        }
         let gate = self.clone();
-        self.to_its_end("gate-forget", async move {
-            let _turn = gate.locks.share(&name).await;
-            Ok(gate.store.forget(&name, version).await?)
-        })
-        .await
+        self.runtime.spawn("forget-superseded", async move {
+            gate.runtime.sleep(gate.window).await;
+            let turn = gate.locks.share(&name).await;
+            if let Err(error) = gate.store.forget(&name, version).await {
+                debug!(key = %name, %version, %error, "a superseded copy was not forgotten");
+            }
+            drop(turn);
+            gate.superseded.end(&name, version);
+        });
+        true
     }
 
     /// Looks `name` up, and promises to take nothing below `ballot` for it if

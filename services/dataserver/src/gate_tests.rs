@@ -252,3 +252,29 @@ async fn what_has_ended_is_swept() {
     rig.gate.sweep();
     assert_eq!(counts(), (0, 0));
 }
+
+#[tokio::test]
+async fn a_superseded_copy_stays_for_a_window() {
+    let rig = Rig::with_interval(SOON).await;
+    let began = Runtime::real().now();
+    for key in ["a", "b"] {
+        rig.put(key, 1).await.expect("stored");
+        assert!(rig.gate.forget_later(name(key), version(1)));
+        assert!(!rig.gate.forget_later(name(key), version(1)), "it waits already");
+    }
+    rig.put("b", 2).await.expect("stored");
+    while rig.stat("a").await.is_some() {
+        Runtime::real().sleep(Duration::from_millis(1)).await;
+    }
+    let after = Runtime::real().now() - began;
+    assert!(after >= rig.gate.window(), "somebody may still ask for it after {after:?}");
+    // It may come back, and go again.
+    rig.put("a", 3).await.expect("stored");
+    while !rig.gate.forget_later(name("a"), version(1)) {
+        Runtime::real().sleep(Duration::from_millis(1)).await;
+    }
+    Runtime::real().sleep(rig.gate.window() * 2).await;
+    for (key, number) in [("a", 3), ("b", 2)] {
+        assert_eq!(rig.stat(key).await.expect("newer").version, version(number));
+    }
+}

@@ -2,6 +2,7 @@
 //! means is told in [`holdfast_core::wire::transfer`].
 
 mod copies;
+mod list;
 mod locate;
 mod objects;
 mod repair;
@@ -25,6 +26,7 @@ use holdfast_runtime::Runtime;
 use holdfast_store::{Stamp, Store};
 use http::{HeaderMap, HeaderValue, Method, header};
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tracing::warn;
 use warp::reply::{Reply, Response};
 
@@ -32,6 +34,7 @@ use crate::admission::takes_data;
 use crate::copies::Copier;
 use crate::error::InternalError;
 use crate::gate::{Basis, Gate};
+use crate::list::Lister;
 use crate::locate::Answerer;
 use crate::repair::hints::Hints;
 use crate::repair::pacer::Activity;
@@ -55,6 +58,8 @@ pub struct Internal {
     pub reporter: Arc<Reporter>,
     /// Answers locates.
     pub answerer: Answerer,
+    /// Answers lists.
+    pub lister: Lister,
     /// Payloads that wait for their commit.
     pub staging: StagingTable,
     /// Names that repair is to look at soon.
@@ -97,6 +102,7 @@ async fn route(
         ("GET", "roster", "") => json(&internal.cluster.snapshot().roster),
         ("POST", "roster", "") => roster::handle_merge(internal, body).await,
         ("POST", "locate", "") => locate::handle_locate(internal, body).await,
+        ("POST", "list", "") => list::handle_list(internal, body).await,
         ("POST", "copies", "") => copies::handle_copy(internal, body).await,
         ("POST", "collect", "") => copies::handle_collect(internal, body).await,
         ("POST", "pins", "") => copies::handle_pin(internal, body).await,
@@ -189,6 +195,12 @@ fn json<T: Serialize>(value: &T) -> Result<Response, InternalError> {
     let content_type = HeaderValue::from_static("application/json");
     response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     Ok(response)
+}
+
+/// Reads a body of JSON of bounded length.
+async fn parse<T: DeserializeOwned>(body: BodyStream, most: usize) -> Result<T, InternalError> {
+    let body = collect(body, most).await?;
+    serde_json::from_slice(&body).map_err(|error| InternalError::Body { what: error.to_string() })
 }
 
 /// Reads a body of bounded length into memory.

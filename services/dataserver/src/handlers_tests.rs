@@ -19,8 +19,8 @@ use crate::copies::CopierParts;
 use crate::repair::metrics::RepairMetrics;
 use crate::routes::internal_routes;
 use crate::test_support::{
-    OWN, OWN_NODE, Rig, answerer, cluster, data_servers, entry, name, reporter, roster_of_own,
-    version,
+    OWN, OWN_NODE, Rig, answerer, cluster, data_servers, entry, lister, name, reporter,
+    roster_of_own, version,
 };
 
 const LIMIT: Duration = Duration::from_secs(5);
@@ -61,6 +61,7 @@ impl Served {
             gate: rig.gate.clone(),
             copier,
             answerer: answerer(&rig, cluster.clone()),
+            lister: lister(&rig, cluster.clone()),
             cluster,
             reporter,
             staging: StagingTable::new(rig.runtime.clone(), rig.metrics.staged.clone()),

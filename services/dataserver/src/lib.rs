@@ -8,6 +8,7 @@
 //! | [`report`], [`heartbeat`] | telling the others |
 //! | [`gate`] | all that may happen to a name; with [`floor`] |
 //! | [`locate`] | answering "do you hold this?" |
+//! | [`list`] | answering "what do you have there?" |
 //! | [`handlers`], [`staging`] | object bytes, for other services |
 //! | [`copies`] | taking them from other members |
 //! | [`repair`] | seeing to it that they are where they belong |
@@ -29,6 +30,7 @@ pub mod handlers;
 mod health;
 pub mod heartbeat;
 pub mod identity;
+pub mod list;
 pub mod locate;
 pub mod metrics;
 mod name_locks;
@@ -41,6 +43,7 @@ pub mod scrub;
 pub mod server;
 pub mod staging;
 pub mod steward;
+mod superseded;
 #[cfg(test)]
 mod test_support;
 pub mod volume;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_core::node::{Address, Generation, NodeId};
+use holdfast_core::policy::Wanted;
 use holdfast_core::roster::{Entry, MemberState};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::heartbeat::{NodeReport, RepairReport};
@@ -52,7 +53,7 @@ pub struct Reporter {
     cluster: Cluster,
     store: Arc<dyn Store>,
     reserve_bytes: u64,
-    replicas: u32,
+    wanted: Wanted,
     leaving: AtomicBool,
     repair: Mutex<RepairReport>,
 }
@@ -66,10 +67,10 @@ impl Reporter {
         cluster: Cluster,
         store: Arc<dyn Store>,
         reserve_bytes: u64,
-        replicas: u32,
+        wanted: Wanted,
     ) -> Self {
         let (leaving, repair) = (AtomicBool::new(false), Mutex::default());
-        Self { runtime, own, cluster, store, reserve_bytes, replicas, leaving, repair }
+        Self { runtime, own, cluster, store, reserve_bytes, wanted, leaving, repair }
     }
 
     /// From now on every report says this of repair.
@@ -112,7 +113,8 @@ impl Reporter {
             newcomers_seen: self.newcomers_seen(),
             sent_unix_millis: self.runtime.unix_millis(),
             mono_millis: Stamp::at(self.own.generation, self.runtime.now()).mono_millis,
-            replicas: self.replicas,
+            replicas: self.wanted.replicas(),
+            write_quorum: self.wanted.write_quorum(),
             repair: self.repair.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }

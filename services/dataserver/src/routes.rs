@@ -37,6 +37,7 @@ pub fn template(path: &str) -> &'static str {
         Some("objects") => "/internal/v1/objects/{name}",
         Some("staging") => "/internal/v1/staging",
         Some("locate") => "/internal/v1/locate",
+        Some("list") => "/internal/v1/list",
         Some("copies") => "/internal/v1/copies",
         Some("pins") => "/internal/v1/pins",
         Some("state") => "/internal/v1/state",

@@ -30,6 +30,7 @@ use crate::handlers::Internal;
 use crate::health::{Opening, Readiness};
 use crate::heartbeat::Heart;
 use crate::identity::{Identity, VolumeRoster};
+use crate::list::{Lister, ListerParts};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
 use crate::rebirth;
@@ -126,7 +127,7 @@ pub async fn run_with(
         cluster.clone(),
         Arc::clone(&store),
         config.volume.reserve_bytes,
-        settings.replicas,
+        config.copies,
     ));
     let gate = Gate::new(GateParts {
         runtime: runtime.clone(),
@@ -145,6 +146,14 @@ pub async fn run_with(
         Arc::clone(&bus),
         counts.clone(),
     );
+    let lister = Lister::new(ListerParts {
+        runtime: runtime.clone(),
+        own: own.clone(),
+        store: Arc::clone(&store),
+        gate: gate.clone(),
+        cluster: cluster.clone(),
+        late: counts.locates_late.clone(),
+    });
     let copier = Copier::new(CopierParts {
         store: Arc::clone(&store),
         gate: gate.clone(),
@@ -164,6 +173,7 @@ pub async fn run_with(
         cluster: cluster.clone(),
         reporter: Arc::clone(&reporter),
         answerer: answerer.clone(),
+        lister,
         staging: staging.clone(),
         hints: hints.clone(),
         activity: activity.clone(),
@@ -253,7 +263,7 @@ pub async fn run_with(
         has_peers: !settings.peers.is_empty(),
         heartbeat_interval: settings.heartbeat_interval,
         initial_members: config.initial_members,
-        replicas: settings.replicas,
+        wanted: config.copies,
         alone: config.alone,
         shutdown: shutdown.clone(),
         conflict: Arc::clone(&conflict),

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use holdfast_coordinator::cluster::{Changer, MergeError, Snapshot, Told};
 use holdfast_core::lifecycle::{
-    is_repaired, lost_members, retirable_members, retired, steward, wanted_replicas,
+    is_repaired, lost_members, retirable_members, retired, steward, wanted,
 };
 use holdfast_core::node::NodeId;
 use holdfast_core::policy::{Policy, PolicyStep};
@@ -78,11 +78,11 @@ impl Steward {
         log_told(&told, &format!("the state of {node}"));
     }
 
-    /// One step towards the number of copies that all ask for. The next one
+    /// One step towards the copies and the write quorum that all ask for. The next one
     /// waits until this one counts.
     async fn change_policy(&self, snapshot: &Snapshot, counted: &mut Option<Policy>) {
         let policy = snapshot.view.policy;
-        let Some(wanted) = wanted_replicas(&snapshot.view) else { return };
+        let Some(wanted) = wanted(&snapshot.view) else { return };
         let repaired = is_repaired(&snapshot.view);
         let Some(PolicyStep::Take(next)) = policy.next(wanted, repaired) else { return };
         if *counted != Some(policy) {

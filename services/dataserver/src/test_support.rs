@@ -13,7 +13,7 @@ use holdfast_coordinator::metrics::ClusterMetrics;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Metadata, Stat};
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::version::Version;
 use holdfast_http::client::{ClientLimits, HttpClient};
@@ -27,6 +27,7 @@ use tokio::sync::Semaphore;
 
 use crate::floor::Floor;
 use crate::gate::{Gate, GateParts};
+use crate::list::{Lister, ListerParts};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
 use crate::report::{Own, Reporter};
@@ -92,7 +93,7 @@ pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
 /// Reports for a store in memory.
 pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
     let store = Arc::new(rig.store.clone());
-    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, 1))
+    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, Wanted::copies(1)))
 }
 
 /// A cluster of this data server alone.
@@ -108,6 +109,18 @@ pub(crate) fn answerer(rig: &Rig, cluster: Cluster) -> Answerer {
     let store = Arc::new(rig.store.clone());
     let (runtime, gate, metrics) = (rig.runtime.clone(), rig.gate.clone(), rig.metrics.clone());
     Answerer::new(runtime, own(), store, gate, cluster, bus, metrics)
+}
+
+/// Lists a store in memory.
+pub(crate) fn lister(rig: &Rig, cluster: Cluster) -> Lister {
+    Lister::new(ListerParts {
+        runtime: rig.runtime.clone(),
+        own: own(),
+        store: Arc::new(rig.store.clone()),
+        gate: rig.gate.clone(),
+        cluster,
+        late: rig.metrics.locates_late.clone(),
+    })
 }
 
 /// A clock that stands still until it is moved. Sleeping takes real time.
@@ -187,6 +200,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) async fn new() -> Self {
+        Self::with_interval(INTERVAL).await
+    }
+
+    pub(crate) async fn with_interval(heartbeat_interval: Duration) -> Self {
         let clock = Arc::new(ManualClock::default());
         clock.advance(Duration::from_secs(1_000));
         let runtime = Runtime::real().with_clock(Arc::clone(&clock) as _);
@@ -195,7 +212,7 @@ impl Rig {
             runtime: runtime.clone(),
             store: Arc::new(store.clone()),
             generation: OWN,
-            heartbeat_interval: INTERVAL,
+            heartbeat_interval,
             floor: Floor::open(&runtime, directory.path()).await.expect("an empty directory"),
             metrics: metrics.clone(),
         });

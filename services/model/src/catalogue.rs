@@ -1,6 +1,6 @@
 //! The models, and what each of them must notice.
 
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
 
 use crate::history::Ask;
 use crate::mutation::Mutation;
@@ -164,6 +164,20 @@ pub fn letting_go() -> Setup {
     }
 }
 
+/// A copy that is not where it belongs is superseded while somebody reads.
+#[must_use]
+pub fn superseding() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        initial: vec![0, 1],
+        repairers: vec![1],
+        ticks: 1,
+        window: 1,
+        replies_arrive: true,
+        ..Setup::new("a copy is superseded", 3, 2)
+    }
+}
+
 /// Two members that do not agree where copies belong let go at once.
 #[must_use]
 pub fn two_droppers() -> Setup {
@@ -226,14 +240,78 @@ pub fn drain_read() -> Setup {
     Setup { clients: vec![vec![Ask::Read]], name: "a drain and a reader", ..drain() }
 }
 
-/// One copy of everything becomes three.
+/// One copy of everything becomes two.
 #[must_use]
 pub fn raise() -> Setup {
     Setup {
         clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
-        goal: Some(2),
+        goal: Some(Wanted::copies(2)),
         repairers: vec![0, 1],
         ..Setup::new("from one copy to two", 2, 1)
+    }
+}
+
+/// Three copies, all of which a write makes before it is acknowledged.
+fn all_of_three() -> Wanted {
+    Wanted::new(3, Some(3)).expect("W is R")
+}
+
+/// A write and a read, where every copy is made first, so that one member is
+/// enough for a read.
+#[must_use]
+pub fn every_copy_first() -> Setup {
+    Setup {
+        name: "every copy first",
+        policy: Policy::settled_at(1, all_of_three()),
+        initial: vec![0, 1, 2],
+        ..writes_and_reads()
+    }
+}
+
+/// Two conditional writes, where every copy is made first.
+#[must_use]
+pub fn create_twice_every_copy_first() -> Setup {
+    Setup {
+        name: "create twice, every copy first",
+        policy: Policy::settled_at(1, all_of_three()),
+        ..create_twice()
+    }
+}
+
+/// Two of three copies in each write become all three, while somebody writes.
+#[must_use]
+pub fn raise_quorum() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        goal: Some(all_of_three()),
+        repairers: vec![0, 1, 2],
+        ..Setup::new("from two of three copies to all", 3, 3)
+    }
+}
+
+/// The same while somebody reads, and a write that was never answered is on one
+/// member. Reads and writes together are too much to be visited whole.
+#[must_use]
+pub fn raise_quorum_read() -> Setup {
+    Setup {
+        name: "from two of three copies to all, and a reader",
+        clients: vec![vec![Ask::Read]],
+        unacknowledged: Some(2),
+        ..raise_quorum()
+    }
+}
+
+/// The other way round.
+#[must_use]
+pub fn lower_quorum() -> Setup {
+    Setup {
+        name: "from all of three copies to two",
+        policy: Policy::settled_at(1, all_of_three()),
+        initial: vec![0, 1, 2],
+        goal: Some(Wanted::copies(3)),
+        repairers: Vec::new(),
+        ..raise_quorum()
     }
 }
 
@@ -251,6 +329,57 @@ pub fn three_droppers() -> Setup {
     }
 }
 
+/// A tombstone that all members have, but for one that slept through the delete
+/// and has the object, while somebody writes.
+#[must_use]
+pub fn collecting() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0],
+        tombstones: vec![1, 2],
+        repairers: vec![1],
+        homes: vec![vec![1, 2, 0]; 3],
+        ..Setup::new("a tombstone is collected", 3, 3)
+    }
+}
+
+/// The same with a reader.
+#[must_use]
+pub fn collecting_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        name: "a tombstone is collected, with a reader",
+        ..collecting()
+    }
+}
+
+/// A delete that was never answered reached one member, long ago; it is brought
+/// to the others while a write is under way that was located without it.
+#[must_use]
+pub fn collecting_late() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![0, 1],
+        tombstones: vec![2],
+        repairers: vec![2],
+        homes: vec![vec![2, 0, 1]; 3],
+        restarts: 1,
+        replies_arrive: true,
+        ..Setup::new("a tombstone that nobody knew of", 3, 3)
+    }
+}
+
+/// The same with a reader.
+#[must_use]
+pub fn collecting_late_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        name: "a tombstone that nobody knew of, with a reader",
+        restarts: 0,
+        ..collecting_late()
+    }
+}
+
 /// Every model that is explored in each run of the tests.
 #[must_use]
 pub fn models() -> Vec<Setup> {
@@ -265,11 +394,19 @@ pub fn models() -> Vec<Setup> {
         replace_twice(),
         forgetful(),
         letting_go(),
+        superseding(),
         two_droppers(),
         join(),
         lost(),
         lost_read(),
         raise(),
+        every_copy_first(),
+        create_twice_every_copy_first(),
+        raise_quorum(),
+        raise_quorum_read(),
+        lower_quorum(),
+        collecting(),
+        collecting_late(),
     ]
 }
 
@@ -283,6 +420,8 @@ pub fn deep() -> Vec<Setup> {
         drain(),
         drain_read(),
         three_droppers(),
+        collecting_read(),
+        collecting_late_read(),
         Setup { replies_arrive: false, ..forgetful() },
     ]
 }
@@ -302,6 +441,7 @@ pub fn mutants() -> Vec<Setup> {
         create_and_put().with(Mutation::AcceptOldStamp),
         forgetful().with(Mutation::DropFloor),
         letting_go().with(Mutation::DropAtOnce),
+        superseding().with(Mutation::ForgetAtOnce),
         letting_go().with(Mutation::AnswerOldQuestion),
         letting_go().with(Mutation::AskAgainInTheRound),
         two_droppers().with(Mutation::PinWhileLettingGo),
@@ -314,6 +454,12 @@ pub fn mutants() -> Vec<Setup> {
         raise().with(Mutation::JudgeByLastRoster),
         raise().with(Mutation::ReadQuorumBeforePass),
         raise().with(Mutation::SettleByReadQuorum),
+        every_copy_first().with(Mutation::AcknowledgeEarly),
+        raise_quorum().with(Mutation::ReadQuorumBeforePass),
+        raise_quorum_read().with(Mutation::NoWriteBack),
+        lower_quorum().with(Mutation::WriteQuorumDownFirst),
+        collecting_read().with(Mutation::CollectUnasked),
+        collecting_late_read().with(Mutation::CollectWithoutBar),
     ]
 }
 
@@ -336,5 +482,8 @@ pub fn doubly_guarded() -> Vec<Setup> {
         two_droppers().with(Mutation::LetGoWhenYoung),
         lost().with(Mutation::DrainUnnoticed),
         raise().with(Mutation::NoticeByNewPolicy),
+        collecting_late().with(Mutation::CollectInOneRound),
+        collecting_late().with(Mutation::AgreeToAnything),
+        collecting_late().with(Mutation::CollectWithoutFloor),
     ]
 }

@@ -13,6 +13,7 @@
 //! | [`world`] | all that can happen, as one state machine |
 //! | [`client`], `coordinate` | locating, writing and judging |
 //! | [`upkeep`] | repair: copying, forgetting, letting go |
+//! | [`collecting`] | tombstones that all members forget together |
 //! | `rosters` | joining, draining, retiring, another number of copies |
 //! | [`node`] | a member |
 //! | [`book`] | a roster, small enough for a state |
@@ -32,6 +33,7 @@
 pub mod book;
 pub mod catalogue;
 pub mod client;
+pub mod collecting;
 mod coordinate;
 pub mod explore;
 pub mod history;

@@ -35,12 +35,24 @@ pub enum Mutation {
     UnreadableIsAbsent,
     /// A copy is dropped as soon as the others confirmed theirs.
     DropAtOnce,
+    /// A copy is forgotten as soon as a newer version is settled.
+    ForgetAtOnce,
     /// Others say that they have a copy, and do not keep it.
     NoPins,
     /// A member that lets go of a copy confirms it to others all the same.
     PinWhileLettingGo,
     /// A member that has just started lets go of copies.
     LetGoWhenYoung,
+    /// Members forget a tombstone without having agreed to.
+    CollectUnasked,
+    /// A member forgets a tombstone as soon as it agrees to.
+    CollectInOneRound,
+    /// A member agrees to forget a tombstone, whatever it holds.
+    AgreeToAnything,
+    /// A member agrees to forget a tombstone, and does not raise its floor.
+    CollectWithoutFloor,
+    /// A member agrees to forget a tombstone, and still takes what is older.
+    CollectWithoutBar,
     /// Answers of a member with another roster are believed as they are.
     IgnoreDigest,
     /// A round is judged by the roster at its end, not by the one with which it
@@ -60,6 +72,8 @@ pub enum Mutation {
     RetireAtOnce,
     /// Reads count on more copies before everything has them.
     ReadQuorumBeforePass,
+    /// Writes make fewer copies before reads count on fewer.
+    WriteQuorumDownFirst,
     /// A policy counts by its own quorum, not by that of the one before it.
     NoticeByNewPolicy,
     /// A read settles what it found by the quorum of reads alone.

@@ -105,6 +105,9 @@ pub struct Node {
     pub refusing_since: Option<Moment>,
     /// Whether its last full repair pass suffices for what is going on.
     pub passed: bool,
+    /// The tombstone that it forgot together with the others. Only those who
+    /// watch know of it.
+    pub collected: Option<Version>,
 }
 
 /// The only key of the models.
@@ -143,6 +146,7 @@ impl Node {
             told: BTreeSet::new(),
             refusing_since: None,
             passed: false,
+            collected: None,
         }
     }
 
@@ -207,6 +211,43 @@ impl Node {
 
     fn raise_floor(&mut self, version: Version) {
         self.floor = self.floor.max(Some(version));
+    }
+
+    /// It is asked to forget this tombstone together with the others, later.
+    pub fn agree_to_collect(&mut self, setup: &Setup, version: Version, now: Moment) -> bool {
+        let nothing_else =
+            self.held.is_none_or(|held| held == Held { version, content: None } && !self.damaged);
+        if !nothing_else && setup.mutation != Some(Mutation::AgreeToAnything) {
+            return false;
+        }
+        if setup.mutation != Some(Mutation::CollectWithoutFloor) {
+            self.raise_floor(version);
+        }
+        if setup.mutation == Some(Mutation::CollectWithoutBar) {
+            return true;
+        }
+        self.promises.bar(&key(), version, now).is_ok()
+    }
+
+    /// Whether it still takes nothing below this version.
+    #[must_use]
+    pub fn is_barred(&self, version: Version, now: Moment) -> bool {
+        self.promises.bars(&key(), version, now)
+    }
+
+    /// It forgets exactly this version.
+    pub fn collect(&mut self, version: Version) {
+        if self.held.is_some_and(|held| held.version == version) {
+            self.held = None;
+            self.collected = Some(version);
+        }
+    }
+
+    /// Whether it holds this version or a newer one, or forgot such a tombstone
+    /// as it should.
+    #[must_use]
+    pub fn keeps(&self, version: Version) -> bool {
+        self.held.map(|held| held.version).max(self.collected) >= Some(version)
     }
 
     /// Whether it takes data, as far as it knows.

@@ -1,6 +1,7 @@
 //! Changes of the roster: joining, draining, retiring, and another number of
 //! copies.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_core::admission::{Situation, Step, choose_step};
@@ -131,6 +132,7 @@ impl World {
             initial_members: 1,
             write_quorum: view.policy.write_quorum(),
             told: &node.told,
+            unable: &BTreeSet::new(),
         };
         choose_step(&situation) == Step::Activate
             && self.change(state, newcomer, |book| {
@@ -216,7 +218,12 @@ impl World {
         }
         let repaired = self.broken(Mutation::ReadQuorumBeforePass)
             || state.nodes.iter().all(|node| node.passed);
-        let Some(PolicyStep::Take(next)) = policy.next(goal, repaired) else { return false };
+        let Some(PolicyStep::Take(mut next)) = policy.next(goal, repaired) else { return false };
+        if self.broken(Mutation::WriteQuorumDownFirst) && policy.write_quorum > goal.write_quorum()
+        {
+            next = Policy { read_quorum: policy.read_quorum, ..next };
+            next.write_quorum = goal.write_quorum();
+        }
         state.policy_before = policy;
         self.change(state, 0, |book| book.policy = next)
     }
@@ -239,6 +246,8 @@ impl World {
                 .iter()
                 .zip(0..)
                 .any(|(node, at)| node.held.is_none() && self.setup.initial.contains(&at));
-        drained && joined && settled && answered && let_go
+        let collected = self.setup.tombstones.is_empty()
+            || state.nodes.iter().all(|node| node.collected.is_some());
+        drained && joined && settled && answered && let_go && collected
     }
 }

@@ -2,11 +2,15 @@
 
 use std::time::Duration;
 
-use holdfast_core::policy::Policy;
+use holdfast_core::policy::{Policy, Wanted};
+use holdfast_core::version::Version;
 
 use crate::history::Ask;
 use crate::mutation::Mutation;
 use crate::node::ticks;
+
+/// The version of the tombstones that are there from the start.
+pub const OLD_TOMBSTONE: Version = Version::from_parts(5, 0);
 
 /// One small cluster, what happens in it, and how far it is explored.
 #[derive(Debug, Clone)]
@@ -23,6 +27,9 @@ pub struct Setup {
     pub initial: Vec<usize>,
     /// Who alone took content 8 of a write that was never answered.
     pub unacknowledged: Option<usize>,
+    /// Who has a tombstone of long ago, newer than all that; the delete was
+    /// acknowledged if as many have it as writes need.
+    pub tombstones: Vec<usize>,
     /// How often the clock ticks.
     pub ticks: u64,
     /// How many ticks the window has.
@@ -54,8 +61,8 @@ pub struct Setup {
     pub joins: bool,
     /// The member that drains, and whether it does because it was lost.
     pub drains: Option<(usize, bool)>,
-    /// How many copies there are to be.
-    pub goal: Option<u32>,
+    /// How many copies there are to be, and how many of them a write makes.
+    pub goal: Option<Wanted>,
     /// Keeps the names of members in the states although they do not matter, so
     /// that the steps of a counterexample can be followed.
     pub named: bool,
@@ -74,6 +81,7 @@ impl Setup {
             clients: Vec::new(),
             initial: Vec::new(),
             unacknowledged: None,
+            tombstones: Vec::new(),
             ticks: 0,
             window: 2,
             promise_ticks: None,

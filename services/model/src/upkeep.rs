@@ -13,6 +13,7 @@ use holdfast_core::version::Version;
 
 use crate::book::{Place, id, place};
 use crate::client::Locating;
+use crate::collecting::Collecting;
 use crate::coordinate::places;
 use crate::mutation::Mutation;
 use crate::node::{Held, Packet, key, moment};
@@ -30,8 +31,13 @@ pub enum Upkeep {
         /// Whether this pass began after what is going on counted.
         counts: bool,
     },
-    /// It is about to forget this version.
-    Forgetting(Version),
+    /// It is about to forget a version that is superseded.
+    Forgetting {
+        /// Which version that is.
+        version: Version,
+        /// When it saw that.
+        since: Moment,
+    },
     /// It lets go of its copy.
     LettingGo {
         /// Which version that is.
@@ -45,6 +51,15 @@ pub enum Upkeep {
         /// When the second round began.
         asked_again: Option<Moment>,
     },
+    /// It has all members forget a tombstone.
+    Collecting(Collecting),
+}
+
+impl Upkeep {
+    /// Whether what was asked for is under way whatever becomes of who asked.
+    pub(crate) fn outlasts_a_restart(&self) -> bool {
+        matches!(self, Self::Collecting(Collecting { forgotten: Some(_), .. }))
+    }
 }
 
 impl World {
@@ -67,7 +82,8 @@ impl World {
                 actions.push(Action::Plan(own));
                 actions.push(Action::Abandon(own));
             }
-            Upkeep::Forgetting(_) => actions.push(Action::Forget(own)),
+            Upkeep::Forgetting { .. } => actions.push(Action::Forget(own)),
+            Upkeep::Collecting(collecting) => Self::collect_actions(collecting, own, actions),
             Upkeep::LettingGo { rely_on, pinned, .. } => {
                 let unasked = rely_on.difference(pinned);
                 actions.extend(unasked.map(|place| Action::Pin(own, *place)));
@@ -149,8 +165,8 @@ impl World {
         state.upkeep[own] = Upkeep::Nothing;
         state.node(own).passed |= counts && lasting;
         match plan {
-            // Tombstones are not collected in the model.
-            Plan::Rest | Plan::Wait | Plan::Collect { .. } => {}
+            Plan::Rest | Plan::Wait => {}
+            Plan::Collect { version } => self.begin_to_collect(state, own, version),
             Plan::Copy { stat, to, .. } => {
                 let stamps = places(&located);
                 for receiver in to.into_iter().map(place) {
@@ -164,7 +180,10 @@ impl World {
                     }));
                 }
             }
-            Plan::Forget { version } => state.upkeep[own] = Upkeep::Forgetting(version),
+            Plan::Forget { version } => {
+                let since = moment(state.tick);
+                state.upkeep[own] = Upkeep::Forgetting { version, since };
+            }
             Plan::LetGo { version, rely_on } => {
                 let now = moment(state.tick);
                 if state.node(own).pins.begin(&key(), now).is_ok() {
@@ -182,7 +201,11 @@ impl World {
     }
 
     pub(crate) fn forget(&self, state: &mut State, own: Place) -> bool {
-        let Upkeep::Forgetting(version) = state.upkeep[own] else { return false };
+        let Upkeep::Forgetting { version, since } = state.upkeep[own] else { return false };
+        let waited = moment(state.tick).saturating_sub(since) >= self.setup.window();
+        if !waited && !self.broken(Mutation::ForgetAtOnce) {
+            return false;
+        }
         state.upkeep[own] = Upkeep::Nothing;
         Self::drop_exactly(state, own, version);
         true

@@ -13,7 +13,7 @@ use crate::client::{Client, Phase};
 use crate::history::{Ask, History};
 use crate::mutation::Mutation;
 use crate::node::{Held, Node, Packet, moment};
-use crate::setup::Setup;
+use crate::setup::{OLD_TOMBSTONE, Setup};
 use crate::symmetry;
 use crate::upkeep::Upkeep;
 
@@ -88,6 +88,13 @@ pub enum Action {
     AskAgain(Place),
     /// A member drops its copy.
     Drop(Place),
+    /// The second member agrees to forget the tombstone that the first one
+    /// collects.
+    Agree(Place, Place),
+    /// A member sees that all have agreed.
+    AllAgreed(Place),
+    /// The second member is asked to forget the tombstone.
+    Collect(Place, Place),
     /// A member gives up what it was doing about its copy.
     Abandon(Place),
     /// The first member hears of the second one's roster.
@@ -198,16 +205,14 @@ impl World {
     fn keeps(&self, state: &State) -> bool {
         let Some(told) = state.told else { return true };
         let book = Self::agreed(state);
-        let holders = book
-            .members()
-            .filter(|place| state.nodes[*place].held.is_some_and(|held| held.version >= told));
+        let holders = book.members().filter(|place| state.nodes[*place].keeps(told));
         holders.count() >= book.policy.read_quorum()
     }
 
     /// Whether reads at this very moment would be told what fits: by somebody
-    /// who hears every member, and by somebody who hears all but one. If what
-    /// such a read finds is not settled it would have to be written back first,
-    /// which is left to the clients.
+    /// who hears every member, and by somebody who misses as many as a read may.
+    /// If what such a read finds is not settled it would have to be written back
+    /// first, which is left to the clients.
     fn reads_well(&self, state: &State) -> bool {
         let book = Arc::new(Self::agreed(state));
         let view = self.view(&book);
@@ -217,9 +222,12 @@ impl World {
             all.answers.insert(place, answer);
         }
         let mut told: Vec<Option<u8>> = Vec::new();
-        for omitted in std::iter::once(None).chain(book.members().map(Some)) {
+        for omitted in 0_u32..1 << state.nodes.len() {
+            if omitted.count_ones() >= book.policy.read_quorum.max(2) {
+                continue;
+            }
             let mut heard = all.clone();
-            heard.answers.retain(|place, _| Some(*place) != omitted);
+            heard.answers.retain(|place, _| omitted & (1 << *place) == 0);
             let located = heard.located(&view, &view, &self.setup.clocks);
             let newest = located.newest().map(|replica| Held::of(&replica.stat));
             if located.complete && (located.settled || newest.is_none()) {
@@ -256,6 +264,21 @@ impl Model for World {
             node.floor = Some(held.version);
             history.begin(asks, Ask::Put(8));
         }
+        let mut told = stored.then_some(initial.version);
+        if !setup.tombstones.is_empty() {
+            let held = Held { version: OLD_TOMBSTONE, content: None };
+            for place in &setup.tombstones {
+                let node = Arc::make_mut(&mut nodes[*place]);
+                node.held = Some(held);
+                node.floor = Some(held.version);
+            }
+            if setup.tombstones.len() >= setup.policy.write_quorum() {
+                history = History::new(None, asks + 1);
+                told = Some(held.version);
+            } else {
+                history.begin(asks, Ask::Delete);
+            }
+        }
         vec![State {
             tick: 0,
             upkeep: vec![Upkeep::Nothing; nodes.len()],
@@ -263,7 +286,7 @@ impl Model for World {
             clients: setup.clients.iter().map(|_| Arc::new(idle.clone())).collect(),
             packets: BTreeSet::new(),
             history,
-            told: stored.then_some(initial.version),
+            told,
             restarts: setup.restarts,
             policy_before: setup.policy,
         }]
@@ -303,7 +326,9 @@ impl Model for World {
             }
             Action::Restart(place) => {
                 state.restarts -= 1;
-                state.upkeep[place] = Upkeep::Nothing;
+                if !state.upkeep[place].outlasts_a_restart() {
+                    state.upkeep[place] = Upkeep::Nothing;
+                }
                 let now = moment(state.tick);
                 state.node(place).restart(&self.setup, now);
                 true
@@ -341,6 +366,9 @@ impl Model for World {
             Action::Pin(own, other) => self.pin(&mut state, own, other),
             Action::AskAgain(own) => self.ask_again(&mut state, own),
             Action::Drop(own) => self.drop_copy(&mut state, own),
+            Action::Agree(own, other) => self.agree(&mut state, own, other),
+            Action::AllAgreed(own) => self.all_agreed(&mut state, own),
+            Action::Collect(own, other) => self.collect(&mut state, own, other),
             Action::Abandon(own) => self.abandon(&mut state, own),
             Action::Gossip(to, from) => {
                 let other = Arc::clone(&state.nodes[from].book);

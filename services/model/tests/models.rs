@@ -38,6 +38,7 @@ fn conditional_writes() {
 #[test]
 fn letting_go() {
     holds(catalogue::letting_go());
+    holds(catalogue::superseding());
     holds(catalogue::two_droppers());
 }
 
@@ -55,4 +56,19 @@ fn a_lost_member() {
 #[test]
 fn another_number_of_copies() {
     holds(catalogue::raise());
+}
+
+#[test]
+fn another_write_quorum() {
+    holds(catalogue::every_copy_first());
+    holds(catalogue::create_twice_every_copy_first());
+    holds(catalogue::raise_quorum());
+    holds(catalogue::raise_quorum_read());
+    holds(catalogue::lower_quorum());
+}
+
+#[test]
+fn tombstones_are_collected() {
+    holds(catalogue::collecting());
+    holds(catalogue::collecting_late());
 }

@@ -74,20 +74,27 @@ impl Index {
     }
 
     /// At most [`MAX_PAGE_ENTRIES`] entries; `more` says whether others follow.
-    pub(crate) fn page(&self, request: &ListRequest) -> ListPage {
+    /// `is_damaged` says it of a name.
+    pub(crate) fn page(
+        &self,
+        request: &ListRequest,
+        is_damaged: impl Fn(&ObjectName) -> bool,
+    ) -> ListPage {
         let Some(start) = first_after(request) else { return ListPage::default() };
         let mut matching = self.newest.range((start, Bound::Unbounded)).take_while(|(name, _)| {
             name.bucket == request.bucket && name.key.as_str().starts_with(&request.prefix)
         });
         let limit = request.limit.min(MAX_PAGE_ENTRIES);
-        let entries: Vec<_> = matching
-            .by_ref()
-            .take(limit)
-            .map(|(name, stat)| (name.key.clone(), stat.clone()))
-            .collect();
+        let mut page = ListPage::default();
+        for (name, stat) in matching.by_ref().take(limit) {
+            if is_damaged(name) {
+                page.damaged.push(name.key.clone());
+            }
+            page.entries.push((name.key.clone(), stat.clone()));
+        }
         // `take` stops without looking at the next one.
-        let more = matching.next().is_some();
-        ListPage { entries, more, unreadable_count: 0 }
+        page.more = matching.next().is_some();
+        page
     }
 
     /// See [`crate::Store::walk`]; `is_damaged` says it of a name.

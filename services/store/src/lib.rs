@@ -132,6 +132,9 @@ pub struct ListRequest {
 pub struct ListPage {
     /// The entries.
     pub entries: Vec<(Key, Stat)>,
+    /// Those of them whose payload is known to be damaged, in order, as in
+    /// [`Held::is_damaged`].
+    pub damaged: Vec<Key>,
     /// Whether more follow.
     pub more: bool,
     /// How many names of the volume, of whichever bucket, are known to be

@@ -259,7 +259,8 @@ impl Store for MemoryStore {
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage, StoreError> {
-        Ok(self.state().index.page(request))
+        let state = self.state();
+        Ok(state.index.page(request, |name| state.is_damaged(name)))
     }
 
     async fn walk(&self, after: Option<&ObjectName>, limit: usize) -> Result<WalkPage, StoreError> {

@@ -1,6 +1,6 @@
 //! A cluster of real processes and a broker of its own.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -132,6 +132,12 @@ impl ProcessCluster {
                 .await;
             }
         }
+    }
+
+    /// Where everything of this cluster is, until this process ends.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
     }
 
     /// A data server that is neither started nor part of the list yet.

@@ -13,7 +13,9 @@
 pub mod broker;
 pub mod chaos;
 pub mod client;
+pub mod clock;
 pub mod cluster;
+pub mod disk;
 pub mod elastic;
 pub mod history;
 pub mod logs;

@@ -17,7 +17,7 @@ pub use binaries::{binary, build_binaries};
 pub use usage::Usage;
 
 use crate::client::{self, Response};
-use crate::{logs, ports, wait, watchdog};
+use crate::{clock, logs, ports, wait, watchdog};
 
 /// A fresh directory that is removed when this test process ends.
 ///
@@ -67,6 +67,11 @@ impl Service {
         self.env.insert(variable.to_owned(), value.into());
     }
 
+    /// Takes a variable away for the next start.
+    pub fn unset(&mut self, variable: &str) {
+        self.env.remove(variable);
+    }
+
     /// What a variable was set to.
     #[must_use]
     pub fn setting(&self, variable: &str) -> Option<&str> {
@@ -107,15 +112,17 @@ impl Service {
         self.child = Some(child);
     }
 
-    /// Starts it again if it has ended by itself, as an orchestrator does.
-    pub fn start_again_if_ended(&mut self) {
+    /// Starts it again if it has ended by itself, as an orchestrator does; gives
+    /// how it ended.
+    pub fn start_again_if_ended(&mut self) -> Option<ExitStatus> {
         let ended = self.child.as_mut().and_then(|child| child.try_wait().ok().flatten());
         if ended.is_some() {
             if let Some(child) = self.child.take() {
-                watchdog::forget_pid(child.id());
+                forget(&child);
             }
             self.start();
         }
+        ended
     }
 
     /// The process id.
@@ -155,7 +162,7 @@ impl Service {
         let mut child = self.child.take().expect("it runs");
         let name = format!("the end of {}", self.name);
         let status = wait::until(&name, async || child.try_wait().expect("a child of ours")).await;
-        watchdog::forget_pid(child.id());
+        forget(&child);
         status
     }
 
@@ -263,6 +270,12 @@ impl Drop for Service {
         // An error means that it has ended already.
         let _ = child.kill();
         let _ = child.wait();
-        watchdog::forget_pid(child.id());
+        forget(&child);
     }
+}
+
+/// Nothing is left of a process that has ended.
+fn forget(child: &Child) {
+    watchdog::forget_pid(child.id());
+    clock::clean_up_after(child.id());
 }

@@ -1,8 +1,8 @@
-//! A link that can be cut: a proxy in front of one address. While it is cut no
-//! byte passes, in either direction, and nobody is told.
+//! A link that can be cut, or be slow: a proxy in front of one address. While it
+//! is cut no byte passes, in either direction, and nobody is told.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -18,8 +18,15 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Proxy {
     address: String,
-    cut: Arc<AtomicBool>,
+    state: Arc<State>,
     task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    cut: AtomicBool,
+    /// What each connection passes in a second, in each direction; 0 is no limit.
+    rate_bytes: AtomicU64,
 }
 
 impl Proxy {
@@ -30,9 +37,9 @@ impl Proxy {
     pub async fn start(target: String) -> Self {
         let address = format!("127.0.0.1:{}", ports::free());
         let listener = TcpListener::bind(&address).await.expect("the port is ours");
-        let cut = Arc::new(AtomicBool::new(false));
-        let task = tokio::spawn(accept(listener, target, Arc::clone(&cut)));
-        Self { address, cut, task }
+        let state = Arc::new(State::default());
+        let task = tokio::spawn(accept(listener, target, Arc::clone(&state)));
+        Self { address, state, task }
     }
 
     /// Where to connect to.
@@ -43,7 +50,13 @@ impl Proxy {
 
     /// Cuts the link, or mends it.
     pub fn set_cut(&self, cut: bool) {
-        self.cut.store(cut, Ordering::SeqCst);
+        self.state.cut.store(cut, Ordering::SeqCst);
+    }
+
+    /// From now on each connection passes so many bytes in a second; 0 is no
+    /// limit.
+    pub fn set_rate(&self, rate_bytes: u64) {
+        self.state.rate_bytes.store(rate_bytes, Ordering::SeqCst);
     }
 }
 
@@ -53,35 +66,46 @@ impl Drop for Proxy {
     }
 }
 
-async fn accept(listener: TcpListener, target: String, cut: Arc<AtomicBool>) {
+async fn accept(listener: TcpListener, target: String, state: Arc<State>) {
     let mut links = tokio::task::JoinSet::new();
     loop {
         let Ok((client, _)) = listener.accept().await else { continue };
-        let (target, cut) = (target.clone(), Arc::clone(&cut));
+        let (target, state) = (target.clone(), Arc::clone(&state));
         links.spawn(async move {
-            whole(&cut).await;
+            state.whole().await;
             // A refused connection ends the client's as well.
             let Ok(server) = TcpStream::connect(&target).await else { return };
             let (from_client, to_client) = client.into_split();
             let (from_server, to_server) = server.into_split();
-            let there = pass(from_client, to_server, Arc::clone(&cut));
-            let back = pass(from_server, to_client, cut);
+            let there = pass(from_client, to_server, Arc::clone(&state));
+            let back = pass(from_server, to_client, state);
             tokio::join!(there, back);
         });
         while links.try_join_next().is_some() {}
     }
 }
 
-async fn whole(cut: &AtomicBool) {
-    while cut.load(Ordering::SeqCst) {
-        tokio::time::sleep(LOOK).await;
+impl State {
+    /// Waits until the link is not cut.
+    async fn whole(&self) {
+        while self.cut.load(Ordering::SeqCst) {
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Waits for as long as so many bytes take.
+    async fn pace(&self, length: usize) {
+        let rate_bytes = self.rate_bytes.load(Ordering::SeqCst);
+        if rate_bytes > 0 {
+            tokio::time::sleep(Duration::from_secs_f64(length as f64 / rate_bytes as f64)).await;
+        }
     }
 }
 
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    cut: Arc<AtomicBool>,
+    state: Arc<State>,
 ) {
     let mut buffer = vec![0; 64 << 10];
     loop {
@@ -89,7 +113,8 @@ async fn pass(
             Ok(0) | Err(_) => break,
             Ok(read) => read,
         };
-        whole(&cut).await;
+        state.whole().await;
+        state.pace(read).await;
         if to.write_all(buffer.get(..read).unwrap_or_default()).await.is_err() {
             break;
         }

@@ -180,12 +180,16 @@ fn everything_that_is_wrong_is_said_at_once_and_nothing_is_opened() {
                 ("HEARTBEAT_EXPIRY", "-1s"),
                 ("MAX_CONNECTIONS", "0"),
                 ("MAX_OBJECT_BYTES", "much"),
-                ("REPLICAS", "6"),
+                ("REPLICAS", "3"),
+                ("WRITE_QUORUM", "1"),
                 ("LOG_FORMAT", "xml"),
             ],
         );
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(64), "{said}");
+        // An api learns from the roster how many copies there are.
+        let refused = said.contains("  WRITE_QUORUM: 1 is less than 2, more than half of 3 copies");
+        assert_eq!(refused, service == "holdfast-dataserver", "{said}");
         for variable in [
             "LISTEN_ADDRESS",
             "RABBITMQ_SERVER",
@@ -194,7 +198,6 @@ fn everything_that_is_wrong_is_said_at_once_and_nothing_is_opened() {
             "HEARTBEAT_EXPIRY",
             "MAX_CONNECTIONS",
             "MAX_OBJECT_BYTES",
-            "REPLICAS",
             "LOG_FORMAT",
         ] {
             assert!(said.contains(variable), "{service} does not name {variable}:\n{said}");

@@ -145,7 +145,7 @@ fn guest_answer(guest: GuestRead, asked: &Asked) -> Response {
     respond(StatusCode::OK, head, (asked.method != Method::HEAD).then_some(bytes))
 }
 
-fn http_date(unix_seconds: u64) -> HeaderValue {
+pub(super) fn http_date(unix_seconds: u64) -> HeaderValue {
     // Beyond the year 9999 there is no HTTP date.
     let time = UNIX_EPOCH + Duration::from_secs(unix_seconds.min(253_402_300_799));
     HeaderValue::try_from(httpdate::fmt_http_date(time)).expect("a date is ASCII")

@@ -32,7 +32,7 @@ fn member(bits: u128, hearing: Hearing, free_bytes: u64) -> Member {
         founded: true,
         newcomers_seen: 0,
         stamp: None,
-        replicas: None,
+        wanted: None,
         repair: RepairReport::default(),
     }
 }

@@ -30,7 +30,6 @@ pub fn variables(defaults: &Defaults) -> Vec<Variable> {
             NO_DEFAULT,
             "data servers to find without the broker: host:port,...",
         ),
-        row("REPLICAS", "1", "copies of each object"),
         row("HEARTBEAT_INTERVAL", "5s", "how often a data server says that it is there"),
         row("HEARTBEAT_EXPIRY", "10s", "after how long without a word one counts as silent"),
         row("LOCATE_TIMEOUT", "1s", "when a lookup ends, whatever is missing"),

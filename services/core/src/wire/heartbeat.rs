@@ -42,6 +42,10 @@ pub struct NodeReport {
     /// How many copies its `REPLICAS` asks for.
     #[serde(default)]
     pub replicas: u32,
+    /// How many of them its `WRITE_QUORUM` asks for; 0 in releases that know of
+    /// none, which is more than half.
+    #[serde(default)]
+    pub write_quorum: u32,
     /// How far its repair is.
     #[serde(default)]
     pub repair: RepairReport,
@@ -140,6 +144,7 @@ const NEWCOMERS: &str = "holdfast-newcomers-seen";
 const SENT: &str = "holdfast-sent-unix-millis";
 const MONO: &str = "holdfast-mono-millis";
 const REPLICAS: &str = "holdfast-replicas";
+const WRITE_QUORUM: &str = "holdfast-write-quorum";
 const REPAIR: &str = "holdfast-repair";
 
 /// The body and the headers of a heartbeat.
@@ -161,6 +166,7 @@ pub fn encode(report: &NodeReport) -> (Vec<u8>, Headers) {
         (SENT, int(report.sent_unix_millis)),
         (MONO, int(report.mono_millis)),
         (REPLICAS, int(report.replicas.into())),
+        (WRITE_QUORUM, int(report.write_quorum.into())),
         (REPAIR, text(serde_json::to_string(&report.repair).unwrap_or_default())),
     ]
     .into_iter()
@@ -214,6 +220,7 @@ pub fn decode(body: &[u8], headers: &Headers) -> Result<Heartbeat, HeartbeatErro
         sent_unix_millis: count(SENT)?,
         mono_millis: optional(MONO)?,
         replicas: u32::try_from(optional(REPLICAS)?).unwrap_or(u32::MAX),
+        write_quorum: u32::try_from(optional(WRITE_QUORUM)?).unwrap_or(u32::MAX),
         repair,
     })))
 }
@@ -237,6 +244,7 @@ mod tests {
             sent_unix_millis: 1_700_000_000_000,
             mono_millis: 12,
             replicas: 3,
+            write_quorum: 2,
             repair: RepairReport {
                 passed: Some(Pass { policy_epoch: 1, without: Vec::new(), least_copies: 2 }),
                 backlog: 4,
@@ -247,13 +255,25 @@ mod tests {
     }
 
     /// What was added after the first release.
-    const OPTIONAL: [&str; 3] = [MONO, REPLICAS, REPAIR];
+    const OPTIONAL: [&str; 4] = [MONO, REPLICAS, WRITE_QUORUM, REPAIR];
 
     #[test]
     fn the_body_is_the_seeds_and_the_rest_comes_back() {
         let (body, headers) = encode(&report());
         assert_eq!(body, b"\"10.0.0.1:8080\"");
         assert_eq!(decode(&body, &headers), Ok(Heartbeat::Member(Box::new(report()))));
+    }
+
+    /// Releases that are one apart probe each other.
+    #[test]
+    fn a_report_of_an_earlier_release_is_understood() {
+        let mut told = serde_json::to_value(report()).expect("plain");
+        let fields = told.as_object_mut().expect("an object");
+        for added in ["mono_millis", "replicas", "write_quorum", "repair"] {
+            assert!(fields.remove(added).is_some(), "{added}");
+        }
+        let known: NodeReport = serde_json::from_value(told).expect("nothing of it is needed");
+        assert_eq!((known.replicas, known.write_quorum), (0, 0));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | `GET /internal/v1/state` | a [`super::heartbeat::NodeReport`] |
 //! | `GET`, `POST /internal/v1/roster` | the roster; merge one into it |
 //! | `POST /internal/v1/locate` | a batch, as over the broker |
+//! | `POST /internal/v1/list` | a part of a bucket, in order |
 //! | `PUT /internal/v1/objects/<bucket>/<key>` | a small payload or a tombstone, in one message |
 //! | `GET /internal/v1/objects/<bucket>/<key>` | the bytes of one exact version |
 //! | `DELETE /internal/v1/objects/<bucket>/<key>` | forget one exact version |

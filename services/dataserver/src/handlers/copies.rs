@@ -7,10 +7,9 @@ use holdfast_core::wire::transfer::{
     CollectAnswer, CollectRequest, CopyRequest, PinAnswer, PinRequest,
 };
 use holdfast_http::body::BodyStream;
-use serde::de::DeserializeOwned;
 use warp::reply::Response;
 
-use super::{Internal, collect, json, outcome};
+use super::{Internal, json, outcome, parse};
 use crate::error::InternalError;
 use crate::gate::Gate;
 use crate::report::Own;
@@ -18,11 +17,6 @@ use crate::report::Own;
 /// Longest request for one copy: a name, kept headers as JSON may escape them,
 /// and some ids.
 const MAX_COPY_BYTES: usize = 128 * 1024;
-
-async fn parse<T: DeserializeOwned>(body: BodyStream, most: usize) -> Result<T, InternalError> {
-    let body = collect(body, most).await?;
-    serde_json::from_slice(&body).map_err(|error| InternalError::Body { what: error.to_string() })
-}
 
 /// Fetches one version from another member and keeps it.
 pub(super) async fn handle_copy(

@@ -93,15 +93,15 @@ fn parse_range(value: &HeaderValue) -> Result<std::ops::Range<u64>, InternalErro
     range.ok_or(InternalError::Header { header: "range" })
 }
 
-/// Forgets exactly this version: a newer one is durable elsewhere.
+/// Forgets exactly this version, soon: a newer one is durable elsewhere.
 pub(super) async fn handle_forget(
     internal: &Internal,
     path: &str,
     headers: &HeaderMap,
 ) -> Result<Response, InternalError> {
     let name = parse_object_path(path)?;
-    internal.gate.forget(name, version(headers)?).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    internal.gate.forget_later(name, version(headers)?);
+    Ok(StatusCode::ACCEPTED.into_response())
 }
 
 #[cfg(test)]

@@ -1,9 +1,12 @@
 //! Looks names up, like a reader, and does what follows.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
+use holdfast_coordinator::cluster::Snapshot;
 use holdfast_coordinator::data_servers::{BUSY, DataServerError};
 use holdfast_core::locate::Located;
 use holdfast_core::membership::{Hearing, Member, View};
@@ -13,9 +16,11 @@ use holdfast_core::object::{Kind, Stat};
 use holdfast_core::repair::{Plan, homes, in_charge, plan};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
+use holdfast_runtime::Runtime;
 use holdfast_store::Walked;
 use tracing::{debug, error};
 
+use super::beside::{Beside, LARGE_BYTES};
 use super::collect::{Tombstone, collect, is_old};
 use super::lap::{Found, Shape};
 use super::let_go::{LetGo, Release};
@@ -41,8 +46,8 @@ const LONGEST_WAIT_MILLIS: u64 = 500;
 
 /// What became of a copy.
 enum Sent {
-    /// The receiver has it, or something newer.
-    Kept,
+    /// The receiver has it, or something newer; how many bytes it took.
+    Kept(u64),
     /// It takes as many as it can.
     Busy,
     /// It does not have it.
@@ -60,12 +65,23 @@ enum Step {
     Collect(Version),
 }
 
-/// What is left to be done about a name together with others.
+/// What is left to be done about a name, together with others or beside them.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Rest,
     Release(Release),
     Collect(Tombstone),
+    Large(Subject),
+}
+
+/// Where a name is looked at.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Lane<'a> {
+    /// With others, which wait for each other: nothing that takes long.
+    Page,
+    /// By itself, with a turn for large copies. What is copied is counted here,
+    /// and to be paid for.
+    Beside(&'a AtomicU64),
 }
 
 /// A name that is looked at.
@@ -82,18 +98,20 @@ impl From<Walked> for Subject {
     }
 }
 
-/// See the module.
+/// See the module. Cheap to clone.
+#[derive(Clone)]
 pub(super) struct Look {
     parts: RepairParts,
     own: NodeId,
     let_go: LetGo,
+    beside: Beside,
     pacer: Pacer,
 }
 
 impl Look {
     pub(super) fn new(parts: RepairParts, let_go: LetGo, pacer: Pacer) -> Self {
         let own = parts.reporter.own().node;
-        Self { parts, own, let_go, pacer }
+        Self { parts, own, let_go, beside: Beside::default(), pacer }
     }
 
     /// Whether something was left to be done.
@@ -105,9 +123,41 @@ impl Look {
         self.let_go.take_unfinished()
     }
 
-    /// How many copies were let go of since this was asked last.
-    pub(super) fn take_dropped(&self) -> u64 {
-        self.let_go.take_dropped()
+    /// How many copies were let go of, or made beside the lap, since this was
+    /// asked last.
+    pub(super) fn take_done(&self) -> u64 {
+        self.let_go.take_dropped() + self.beside.take_done()
+    }
+
+    /// Whether all that was copied beside the lap has ended since this was asked
+    /// last.
+    pub(super) fn take_ended(&self) -> bool {
+        self.beside.take_ended()
+    }
+
+    pub(super) fn runtime(&self) -> &Runtime {
+        &self.parts.runtime
+    }
+
+    pub(super) fn pacer(&self) -> &Pacer {
+        &self.pacer
+    }
+
+    /// The cluster as it is now.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.parts.cluster.snapshot()
+    }
+
+    /// `REPAIR_DELAY`.
+    pub(super) fn delay(&self) -> Duration {
+        self.parts.settings.delay
+    }
+
+    /// Begins to let go of a copy.
+    pub(super) fn release(&self, release: Release) {
+        if self.let_go.begin(vec![release]) > 0 {
+            self.set_unfinished();
+        }
     }
 
     pub(super) fn set_unfinished(&self) {
@@ -118,28 +168,36 @@ impl Look {
     /// follows, which the pacer bounds.
     pub(super) async fn look(&self, subjects: Vec<Subject>, shape: &Shape) -> Found {
         let away = away(&self.parts.cluster.snapshot().view);
-        let settled = subjects.into_iter().map(|subject| self.settle(subject, shape, &away));
+        let settled =
+            subjects.into_iter().map(|subject| self.settle(subject, shape, &away, Lane::Page));
         let mut settled = stream::iter(settled).buffer_unordered(PAGE);
         let (mut found, mut releases) = (Found::default(), Vec::new());
-        let mut tombstones = Vec::new();
+        let (mut tombstones, mut large) = (Vec::new(), Vec::new());
         while let Some((one, end)) = settled.next().await {
             found.add(&one);
             match end {
                 End::Rest => {}
                 End::Release(release) => releases.push(release),
                 End::Collect(tombstone) => tombstones.push(tombstone),
+                End::Large(subject) => large.push(subject),
             }
         }
         found.unfinished += self.let_go.begin(releases);
         collect(&self.parts, tombstones).await;
+        for subject in large {
+            self.beside.begin(self, subject);
+        }
         found
     }
 
-    async fn settle(
+    /// Looks one name up and does what follows, and again until there is nothing
+    /// more, or what there is has to wait.
+    pub(super) async fn settle(
         &self,
         mut subject: Subject,
         shape: &Shape,
         away: &BTreeSet<NodeId>,
+        lane: Lane<'_>,
     ) -> (Found, End) {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
@@ -159,11 +217,22 @@ impl Look {
                     return (found, End::Collect((subject.name, version)));
                 }
                 Step::Collect(_) => return (found, End::Rest),
-                Step::Forget(version) => self.forget(&subject, version).await,
+                Step::Forget(version) => {
+                    if self.parts.gate.forget_later(subject.name, version) {
+                        self.metrics().on_work(Work::Forget, true);
+                    }
+                    return (found, End::Rest);
+                }
+                Step::Copy { stat, .. }
+                    if stat.size_bytes >= LARGE_BYTES && matches!(lane, Lane::Page) =>
+                {
+                    found.unfinished = 1;
+                    return (found, End::Large(subject));
+                }
                 Step::Copy { stat, from, to } => {
                     let mut all = true;
                     for node in to {
-                        all &= self.copy(&subject, &located, &stat, &from, node).await;
+                        all &= self.copy(&subject, &located, &stat, &from, node, lane).await;
                         subject.is_damaged &= node != self.own || !all;
                     }
                     all
@@ -182,15 +251,6 @@ impl Look {
         takes_data(self.parts.reporter.state())
     }
 
-    async fn forget(&self, subject: &Subject, version: Version) -> bool {
-        let forgotten = self.parts.gate.forget(subject.name.clone(), version).await;
-        if let Err(error) = &forgotten {
-            debug!(key = %subject.name, %version, %error, "a superseded copy was not forgotten");
-        }
-        self.metrics().on_work(Work::Forget, forgotten.is_ok());
-        forgotten.is_ok()
-    }
-
     /// Has `node` take a version. True when it has that or a newer one.
     async fn copy(
         &self,
@@ -199,11 +259,16 @@ impl Look {
         stat: &Stat,
         from: &[NodeId],
         node: NodeId,
+        lane: Lane<'_>,
     ) -> bool {
         let runtime = &self.parts.runtime;
         let mut looked_up = runtime.now();
         let mut located = located.clone();
-        let _turn = self.pacer.turn(stat.size_bytes).await;
+        // One of the two, for as long as it takes.
+        let (_turn, _large) = match lane {
+            Lane::Page => (Some(self.pacer.turn(stat.size_bytes).await), None),
+            Lane::Beside(_) => (None, Some(self.pacer.on_large_copy())),
+        };
         for _ in 0..TRIES {
             // The receiver refuses what was found out too long ago.
             if runtime.now().saturating_sub(looked_up) > self.parts.gate.window() / 2 {
@@ -216,7 +281,12 @@ impl Look {
                 }
             }
             match self.send(subject, &located, stat, from, node).await {
-                Sent::Kept => return true,
+                Sent::Kept(size_bytes) => {
+                    if let Lane::Beside(copied) = lane {
+                        copied.fetch_add(size_bytes, Ordering::Relaxed);
+                    }
+                    return true;
+                }
                 Sent::Failed => break,
                 // Others want to copy to it, too.
                 Sent::Busy => {
@@ -255,11 +325,11 @@ impl Look {
         };
         match copied {
             Ok(answer) => {
-                if answer.outcome == WriteOutcome::Stored {
-                    self.metrics().bytes.inc_by(size_bytes);
-                }
+                let is_new = answer.outcome == WriteOutcome::Stored;
+                let copied = if is_new { size_bytes } else { 0 };
+                self.metrics().bytes.inc_by(copied);
                 self.metrics().on_work(Work::Copy, true);
-                Sent::Kept
+                Sent::Kept(copied)
             }
             Err(DataServerError::Refused { code, .. }) if code == BUSY => Sent::Busy,
             Err(error) => {
@@ -329,7 +399,7 @@ fn mend(own: NodeId, subject: &Subject, located: &Located, takes_data: bool) -> 
 }
 
 /// Members that are not heard.
-fn away(view: &View) -> BTreeSet<NodeId> {
+pub(super) fn away(view: &View) -> BTreeSet<NodeId> {
     let is_away = |member: &&Member| member.hearing != Hearing::Heard;
     view.roster_members().filter(is_away).map(|member| member.id).collect()
 }

@@ -3,6 +3,7 @@
 //!
 //! | module | does |
 //! |---|---|
+//! | [`beside`] | has large objects copied while the lap goes on |
 //! | [`lap`] | one way around the index, and what was found on it |
 //! | `look` | looks names up and does what [`holdfast_core::repair::plan`] says |
 //! | `collect` | has all members forget tombstones together |
@@ -15,6 +16,7 @@
 //! changes, a new lap begins where the task is, at full speed; without a cause,
 //! laps are slow, and one is made every half `REPAIR_INTERVAL`.
 
+pub mod beside;
 mod collect;
 pub mod hints;
 pub mod lap;
@@ -140,8 +142,12 @@ impl Repair {
             self.lap = shape.clone().map(|shape| Lap::new(start, shape, self.now(), true));
             self.shape = shape;
             self.retry = self.parts.gate.window();
-        } else if self.lap.is_none() && self.now() >= self.due {
-            let hurry = self.look.take_unfinished();
+        } else if self.lap.is_none() {
+            let has_ended = self.look.take_ended();
+            if !has_ended && self.now() < self.due {
+                return;
+            }
+            let hurry = self.look.take_unfinished() || has_ended;
             self.lap = shape.map(|shape| Lap::new(None, shape, self.now(), hurry));
         }
     }
@@ -239,7 +245,7 @@ impl Repair {
         }
         // A lap that got something done is followed soon; one that did not, later
         // and later.
-        if !has_to_do || found.done + self.look.take_dropped() > 0 {
+        if !has_to_do || found.done + self.look.take_done() > 0 {
             self.retry = self.parts.gate.window();
         }
         if has_to_do {

@@ -12,14 +12,15 @@ use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::NodeId;
 use holdfast_core::object::Stat;
 use holdfast_core::wire::PROTOCOL_VERSION;
-use holdfast_core::wire::locate::BatchRequest;
+use holdfast_core::wire::locate::{BatchRequest, MAX_BATCH_NAMES};
 use holdfast_dataserver::config::DataServerConfig;
 use holdfast_dataserver::server;
 use holdfast_http::client::{ClientLimits, HttpClient};
 use holdfast_runtime::Runtime;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::Shutdown;
-use holdfast_testkit::{client, wait};
+use holdfast_testkit::proxy::Proxy;
+use holdfast_testkit::{client, ports, wait};
 use serde_json::Value;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -37,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) root: PathBuf,
     pub(crate) node: NodeId,
     pub(crate) ports: Ports,
+    /// Through which others reach it.
+    pub(crate) link: Option<Proxy>,
     shutdown: Shutdown,
     run: JoinHandle<Result<(), StartError>>,
 }
@@ -67,6 +70,14 @@ impl Member {
 
     /// What it has of these names.
     pub(crate) async fn holds(&self, keys: &[String]) -> BTreeMap<String, Stat> {
+        let mut held = BTreeMap::new();
+        for keys in keys.chunks(MAX_BATCH_NAMES) {
+            held.append(&mut self.holds_of_batch(keys).await);
+        }
+        held
+    }
+
+    async fn holds_of_batch(&self, keys: &[String]) -> BTreeMap<String, Stat> {
         let request = BatchRequest {
             protocol: PROTOCOL_VERSION,
             id: 1,
@@ -95,6 +106,9 @@ pub(crate) struct Cluster {
     directory: PathBuf,
     started: usize,
     replicas: u32,
+    write_quorum: Option<u32>,
+    /// Whether there is a link between each member and the others.
+    has_links: bool,
     /// `REPAIR_DELAY` and `REPAIR_INTERVAL`.
     repair: (&'static str, &'static str),
     pub(crate) members: Vec<Member>,
@@ -103,20 +117,44 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Founds a cluster and waits until every member takes data.
     pub(crate) async fn start(count: usize, replicas: u32) -> Self {
-        Self::start_with(count, replicas, ("1500ms", "4s")).await
+        Self::start_with(count, replicas, ("1500ms", "4s"), false).await
     }
 
     /// The same, where nothing happens but for a cause within the test.
     pub(crate) async fn start_patient(count: usize, replicas: u32) -> Self {
-        Self::start_with(count, replicas, ("10m", "1h")).await
+        Self::start_with(count, replicas, ("10m", "1h"), false).await
     }
 
-    async fn start_with(count: usize, replicas: u32, repair: (&'static str, &'static str)) -> Self {
+    /// The same with a link between each member and the others.
+    pub(crate) async fn start_with_links(count: usize, replicas: u32) -> Self {
+        Self::start_with(count, replicas, ("10m", "1h"), true).await
+    }
+
+    /// From now on each connection to a member passes so many bytes in a second.
+    pub(crate) fn slow_down(&self, rate_bytes: u64) {
+        self.members.iter().filter_map(|m| m.link.as_ref()).for_each(|l| l.set_rate(rate_bytes));
+    }
+
+    async fn start_with(
+        count: usize,
+        replicas: u32,
+        repair: (&'static str, &'static str),
+        has_links: bool,
+    ) -> Self {
         let unique = Runtime::real().random_u128();
         let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
         let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
         let members = Vec::new();
-        let mut cluster = Self { broker, directory, started: 0, replicas, repair, members };
+        let mut cluster = Self {
+            broker,
+            directory,
+            started: 0,
+            replicas,
+            write_quorum: None,
+            has_links,
+            repair,
+            members,
+        };
         for _ in 0..count {
             cluster.add(count).await;
         }
@@ -134,7 +172,12 @@ impl Cluster {
     /// From now on data servers start with another `REPLICAS`; all are started
     /// again, one after the other.
     pub(crate) async fn ask_for(&mut self, replicas: u32) {
-        self.replicas = replicas;
+        self.ask_for_quorum(replicas, None).await;
+    }
+
+    /// The same with a `WRITE_QUORUM`.
+    pub(crate) async fn ask_for_quorum(&mut self, replicas: u32, write_quorum: Option<u32>) {
+        (self.replicas, self.write_quorum) = (replicas, write_quorum);
         let count = self.members.len();
         for _ in 0..count {
             let mut member = self.members.remove(0);
@@ -173,14 +216,25 @@ impl Cluster {
     }
 
     async fn run(&mut self, root: PathBuf, initial_members: usize) {
+        let (listen, link) = match self.has_links {
+            true => {
+                let listen = format!("127.0.0.1:{}", ports::free());
+                let link = Proxy::start(listen.clone()).await;
+                (listen, Some(link))
+            }
+            false => ("127.0.0.1:0".to_owned(), None),
+        };
+        let reached_at = link.as_ref().map_or(String::new(), |link| link.address().to_owned());
         let variables = [
-            ("LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
+            ("LISTEN_ADDRESS", listen),
+            ("ADVERTISE_ADDRESS", reached_at),
             ("ADMIN_LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
             ("RABBITMQ_HOST", "not-asked".to_owned()),
             ("STORAGE_ROOT", root.display().to_string()),
             ("RESERVE_BYTES", "1MiB".to_owned()),
             ("INITIAL_MEMBERS", initial_members.to_string()),
             ("REPLICAS", self.replicas.to_string()),
+            ("WRITE_QUORUM", self.write_quorum.map_or(String::new(), |w| w.to_string())),
             ("HEARTBEAT_INTERVAL", INTERVAL.to_owned()),
             ("HEARTBEAT_EXPIRY", "500ms".to_owned()),
             ("REPAIR_DELAY", self.repair.0.to_owned()),
@@ -200,7 +254,7 @@ impl Cluster {
         let ports = wait::within("it listens", ports).await.expect("it has started");
         let state = client::get(&ports.address, "/internal/v1/state").await.expect("an answer");
         let node = state.json()["node"].as_str().expect("text").parse().expect("an id");
-        self.members.push(Member { root, node, ports, shutdown, run });
+        self.members.push(Member { root, node, ports, link, shutdown, run });
     }
 
     /// Waits until every member sees so many active ones.

@@ -1,5 +1,5 @@
 //! Copies are where they belong: after a write, a join, a drain, a death, a
-//! flipped bit, and another number of copies.
+//! flipped bit, and another number of copies. And lists tell what there is.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,6 +9,9 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod cluster;
+mod large;
+mod lists;
+mod quorum;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -56,6 +56,10 @@ impl State {
         }
         Ok(self.index.get(name))
     }
+
+    fn is_suspect(&self, name: &ObjectName) -> bool {
+        !self.suspects.is_empty() && self.suspects.contains(&NameHash::of(name))
+    }
 }
 
 impl Catalog {
@@ -154,15 +158,13 @@ impl Catalog {
 
     pub(super) fn page(&self, request: &ListRequest) -> ListPage {
         let state = self.read();
-        ListPage { unreadable_count: state.unreadable.len() as u64, ..state.index.page(request) }
+        let page = state.index.page(request, |name| state.is_suspect(name));
+        ListPage { unreadable_count: state.unreadable.len() as u64, ..page }
     }
 
     pub(super) fn walk(&self, after: Option<&ObjectName>, limit: usize) -> WalkPage {
         let state = self.read();
-        let is_suspect = |name: &ObjectName| {
-            !state.suspects.is_empty() && state.suspects.contains(&NameHash::of(name))
-        };
-        let page = state.index.walk(after, limit, is_suspect);
+        let page = state.index.walk(after, limit, |name| state.is_suspect(name));
         WalkPage { unreadable_count: state.unreadable.len() as u64, ..page }
     }
 

@@ -27,6 +27,11 @@ impl Ledger {
         self.segments.values().fold((0, 0), sum)
     }
 
+    /// Bytes of the records of what there is; forgets left out.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.segments.values().map(|usage| usage.live_bytes).sum()
+    }
+
     pub(super) fn oldest_segment(&self) -> u64 {
         self.segments.keys().next().copied().unwrap_or(0)
     }

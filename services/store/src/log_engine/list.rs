@@ -28,6 +28,9 @@ pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, S
             malformed = true;
             return ControlFlow::Break(());
         };
+        if entry.is_unreadable() {
+            page.damaged.push(key.clone());
+        }
         page.entries.push((key, entry.stat));
         ControlFlow::Continue(())
     };

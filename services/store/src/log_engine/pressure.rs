@@ -41,6 +41,10 @@ const FORGETS_DIVISOR: u64 = 8;
 /// 2 `u` and a segment, which compaction of everything under half in use gets
 /// below, and is full at 2.4 `u` and one and a half segments. Then clients wait
 /// for compaction, so the log never grows beyond that by more than a batch.
+///
+/// Forgets count as in use only as far as the log may hold them for good. Those
+/// beyond that are garbage that compaction is late with: if they raised the
+/// bound, the log would grow by more than twice their length while it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pressure {
     segment_bytes: u64,
@@ -67,6 +71,7 @@ impl Pressure {
     /// A batch was written: what compaction moved in it, and what was freed.
     pub(super) fn on_batch(&mut self, ledger: &Ledger, written: Written) {
         let (total, used) = ledger.log_bytes();
+        let used = used.min(ledger.live_bytes() + total / FORGETS_DIVISOR);
         let soft = 2 * used + self.segment_bytes;
         let span = (used * 2 / 5 + self.segment_bytes / 2).max(1);
         self.thousandths = (total.saturating_sub(soft).saturating_mul(FULL) / span).min(FULL);
@@ -133,9 +138,9 @@ impl DiskRoom {
 }
 
 /// The segment that compaction should take next: the one with the smallest part
-/// in use, if that is under half (or nine tenths, when the disk is full), else the oldest when too many forgets wait for
-/// it to go, else one of many small ones. Never the one
-/// that is written to, nor one of `stuck`.
+/// in use, if that is under half (or nine tenths, when the disk is full), else the
+/// oldest when too many forgets wait for it to go, else one of many small ones.
+/// Never the one that is written to, nor one of `stuck`.
 pub(super) fn choose_victim(
     ledger: &Ledger,
     active: Option<u64>,
@@ -173,6 +178,40 @@ pub(super) fn choose_victim(
 
 fn has_many_forgets(ledger: &Ledger, segment_bytes: u64) -> bool {
     let (total, used) = ledger.log_bytes();
-    let live: u64 = ledger.segments.values().map(|usage| usage.live_bytes).sum();
-    used.saturating_sub(live) > (total / FORGETS_DIVISOR).max(segment_bytes)
+    used.saturating_sub(ledger.live_bytes()) > (total / FORGETS_DIVISOR).max(segment_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Pressure, Written};
+    use crate::log_engine::index::SegmentUsage;
+    use crate::log_engine::ledger::Ledger;
+
+    const MIB: u64 = 1024 * 1024;
+
+    /// The pressure of a log of as many segments of 1 MiB, each with these bytes
+    /// in use, when all forgets wait for the first segment.
+    fn pressure(segments: u64, live_bytes: u64, forget_bytes: u64) -> u64 {
+        let usage =
+            SegmentUsage { total_bytes: MIB, live_bytes, forget_bytes: [(0, forget_bytes)].into() };
+        let segments = (0..segments).map(|number| (number, usage.clone())).collect();
+        let ledger = Ledger { segments, ..Ledger::default() };
+        let mut pressure = Pressure::new(MIB);
+        pressure.on_batch(&ledger, Written::default());
+        pressure.thousandths()
+    }
+
+    #[test]
+    fn a_log_of_live_records_is_not_under_pressure() {
+        assert_eq!(pressure(20, MIB, 0), 0);
+        assert_eq!(pressure(20, MIB / 2, 0), 0);
+        assert_eq!(pressure(20, MIB / 3, 0), 1000);
+    }
+
+    #[test]
+    fn a_share_of_forgets_is_in_use_and_more_is_garbage() {
+        assert_eq!(pressure(20, MIB * 3 / 8, MIB / 8), 0);
+        assert_eq!(pressure(20, MIB / 8, MIB * 7 / 8), 1000);
+        assert_eq!(pressure(20, 0, MIB), 1000);
+    }
 }

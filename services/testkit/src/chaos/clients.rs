@@ -19,6 +19,7 @@ const OPERATIONS: usize = MAX_OPERATIONS - 24;
 #[derive(Debug)]
 pub(super) struct Load {
     apis: Vec<String>,
+    copies: usize,
     started: Instant,
     stopped: AtomicBool,
     values: AtomicU64,
@@ -27,21 +28,29 @@ pub(super) struct Load {
     /// Key numbers in use and how often each was used.
     keys: Mutex<Vec<(u64, usize)>>,
     wrong_bytes: Mutex<Vec<String>>,
+    /// Answers that must not be.
+    unexpected: Mutex<Vec<String>>,
+    /// Writes that were refused for want of room: when they were asked for and
+    /// answered.
+    no_room: Mutex<Vec<(Duration, Duration)>>,
     /// When each client's operations succeeded.
     successes: Mutex<Vec<(usize, Duration)>>,
     pub(super) unavailable: AtomicU64,
 }
 
 impl Load {
-    pub(super) fn new(apis: Vec<String>) -> Self {
+    pub(super) fn new(apis: Vec<String>, copies: usize) -> Self {
         Self {
             apis,
+            copies,
             started: Instant::now(),
             stopped: AtomicBool::new(false),
             values: AtomicU64::new(1),
             histories: Mutex::default(),
             keys: Mutex::new((0..KEYS).map(|key| (key, 0)).collect()),
             wrong_bytes: Mutex::default(),
+            unexpected: Mutex::default(),
+            no_room: Mutex::default(),
             successes: Mutex::default(),
             unavailable: AtomicU64::new(0),
         }
@@ -49,6 +58,24 @@ impl Load {
 
     pub(super) fn started(&self) -> Instant {
         self.started
+    }
+
+    /// Copies that each object is to have.
+    pub(super) fn copies(&self) -> usize {
+        self.copies
+    }
+
+    pub(super) fn apis(&self) -> &[String] {
+        &self.apis
+    }
+
+    /// Remembers what was read in the end; what is read again and again adds
+    /// nothing.
+    pub(super) fn remember_last(&self, key: &str, read: Operation) {
+        let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+        let history = all.entry(key.to_owned()).or_default();
+        history.retain(|one| one.client != read.client || one.outcome != read.outcome);
+        history.push(read);
     }
 
     pub(super) fn stop(&self) {
@@ -61,6 +88,14 @@ impl Load {
 
     pub(super) fn wrong_bytes(&self) -> Vec<String> {
         self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn unexpected(&self) -> Vec<String> {
+        self.unexpected.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn no_room(&self) -> Vec<(Duration, Duration)> {
+        self.no_room.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn successes(&self) -> Vec<(usize, Duration)> {
@@ -108,6 +143,13 @@ impl Load {
         let answer = client::request(api, method, key, &headers, &body).await;
         let end = self.started.elapsed();
         let outcome = match answer {
+            // It says that nothing was stored, and whether a disk was full is looked
+            // at in the end.
+            Ok(answer) if answer.status == 507 && answer.code() == "no-space" => {
+                let mut all = self.no_room.lock().unwrap_or_else(PoisonError::into_inner);
+                all.push((start, end));
+                None
+            }
             Ok(answer) => self.understand(key, action, &answer, seen),
             Err(_) => Some(Outcome::Maybe),
         };
@@ -146,16 +188,24 @@ impl Load {
                 value.map(|value| Outcome::Saw(Some(value)))
             }
             (Action::Read, 404) => Some(Outcome::Saw(None)),
-            (Action::Read, _) => None,
+            (Action::Read, 503) => None,
+            (Action::Read, _) => {
+                self.did_not_expect(key, action, answer);
+                None
+            }
             (_, status) => workload::understand(status, &answer.code()).unwrap_or_else(|_| {
-                let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
-                wrong.push(format!("{key}: {action:?} was answered {status}: {}", answer.text()));
+                self.did_not_expect(key, action, answer);
                 Some(Outcome::Maybe)
             }),
         }
     }
 
-    fn value_of(&self, key: &str, body: &[u8]) -> Option<u64> {
+    fn did_not_expect(&self, key: &str, action: Action, answer: &Response) {
+        let what = format!("{key}: {action:?} was answered {}: {}", answer.status, answer.text());
+        self.unexpected.lock().unwrap_or_else(PoisonError::into_inner).push(what);
+    }
+
+    pub(super) fn value_of(&self, key: &str, body: &[u8]) -> Option<u64> {
         let value = workload::value_of(body);
         if value.is_some() {
             return value;
@@ -163,55 +213,5 @@ impl Load {
         let mut wrong = self.wrong_bytes.lock().unwrap_or_else(PoisonError::into_inner);
         wrong.push(format!("{key}: {} bytes that nobody wrote", body.len()));
         None
-    }
-
-    /// Reads every key through every api until all agree and all that is there
-    /// has `copies` equal copies; says what is missing when it takes too long.
-    pub(super) async fn read_back(&self, limit: Duration, copies: usize) -> Result<(), String> {
-        let deadline = Instant::now() + limit;
-        let keys: Vec<String> = self.histories().into_keys().collect();
-        for key in keys {
-            loop {
-                let found = self.look(&key, copies).await;
-                match found {
-                    Ok(()) => break,
-                    Err(missing) if Instant::now() > deadline => return Err(missing),
-                    Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-                }
-            }
-        }
-        Ok(())
-    }
-
-    async fn look(&self, key: &str, copies: usize) -> Result<(), String> {
-        for api in &self.apis {
-            let start = self.started.elapsed();
-            let answer = client::get(api, key).await.map_err(|error| format!("{key}: {error}"))?;
-            let outcome = match answer.status {
-                200 => self.value_of(key, &answer.body).map(|value| Outcome::Saw(Some(value))),
-                404 => Some(Outcome::Saw(None)),
-                status => return Err(format!("{key} through {api}: {status} {}", answer.text())),
-            };
-            let Some(outcome) = outcome else { return Err(format!("{key}: wrong bytes")) };
-            let end = self.started.elapsed();
-            let read = Operation { client: usize::MAX, start, end, action: Action::Read, outcome };
-            let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
-            let history = all.entry(key.to_owned()).or_default();
-            // What is read again and again adds nothing.
-            history.retain(|one| one.client != usize::MAX || one.outcome != outcome);
-            history.push(read);
-        }
-        let path = key.replacen("/objects/", "/locate/", 1) + "?replicas";
-        let answer = client::get(&self.apis[0], &path).await.map_err(|error| error.to_string())?;
-        if answer.status == 404 {
-            return Ok(());
-        }
-        let replicas = answer.json().as_array().cloned().unwrap_or_default();
-        let newest = replicas.first().map(|replica| replica["version"].clone());
-        let equal = replicas.iter().filter(|replica| Some(&replica["version"]) == newest.as_ref());
-        match equal.count() {
-            count if count >= copies => Ok(()),
-            count => Err(format!("{key} has {count} of {copies} copies: {}", answer.text())),
-        }
     }
 }

@@ -1,50 +1,24 @@
-//! What goes wrong, one after the other and sometimes two at once.
+//! What goes wrong: one thing after the other, sometimes two at once, and some
+//! that last while others come and go.
 
 use std::time::{Duration, Instant};
 
-use super::Links;
-use crate::cluster::ProcessCluster;
+use super::change::Change;
+use super::deck::Deck;
+use super::full::Full;
+use super::kind::Kind;
+use super::skew::Skewed;
+use super::stage::Stage;
+use super::{HEALING, Load};
+use crate::process::Service;
 use crate::workload::Dice;
 
-/// One kind of fault.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
-    /// SIGKILL of a data server, and a start a while later.
-    Kill,
-    /// SIGSTOP of a data server.
-    Pause,
-    /// SIGTERM of a data server, and a start.
-    Restart,
-    /// No byte to or from a data server.
-    Isolate,
-    /// No byte between a data server and the broker.
-    CutBroker,
-    /// A data server loses its disk.
-    Wipe,
-    /// SIGKILL of an api.
-    KillApi,
-    /// SIGSTOP of an api.
-    PauseApi,
-    /// The broker dies.
-    KillBroker,
-    /// The broker hangs.
-    PauseBroker,
-}
+/// Exit status of a data server that was given up while it was away, and is to be
+/// started again.
+const GIVEN_UP: i32 = 75;
 
-impl Kind {
-    const ALL: [Self; 10] = [
-        Self::Kill,
-        Self::Pause,
-        Self::Restart,
-        Self::Isolate,
-        Self::CutBroker,
-        Self::Wipe,
-        Self::KillApi,
-        Self::PauseApi,
-        Self::KillBroker,
-        Self::PauseBroker,
-    ];
-}
+/// Exit status of one that could not start.
+const NOT_STARTED: i32 = 1;
 
 /// A fault that is over.
 #[derive(Debug, Clone, Copy)]
@@ -53,7 +27,8 @@ pub(super) struct Over {
     pub kind: Kind,
     /// When it began, since the start of the load.
     pub start: Duration,
-    /// When it was mended.
+    /// When it was mended, and had a while for its aftermath. A disk that was
+    /// emptied is mended when others have replaced it.
     pub end: Duration,
 }
 
@@ -61,123 +36,283 @@ pub(super) struct Over {
 #[derive(Debug)]
 pub(super) struct Faults {
     dice: Dice,
+    deck: Deck,
     started: Instant,
-    over: Vec<Over>,
+    /// Those that are over.
+    pub over: Vec<Over>,
+    pub(super) full: Option<Full>,
+    pub(super) skewed: Option<Skewed>,
+    pub(super) change: Option<Change>,
+    /// Members whose disks were emptied.
+    gone: Vec<String>,
+    /// When the last disk was emptied, until it is replaced.
+    wiped: Option<Duration>,
+    /// How long it took until everything was whole again before a disk was emptied.
+    pub healings: Vec<Duration>,
+    /// What must not be.
+    pub violations: Vec<String>,
 }
 
 impl Faults {
-    pub(super) fn new(seed: u64, started: Instant) -> Self {
-        Self { dice: Dice::new(seed), started, over: Vec::new() }
-    }
-
-    pub(super) fn over(self) -> Vec<Over> {
-        self.over
-    }
-
-    /// Makes one fault, or two at once, and mends it.
-    pub(super) async fn next(&mut self, cluster: &mut ProcessCluster, links: &Links) {
-        let mut kinds = vec![self.kind()];
-        if self.dice.roll(5) == 0 {
-            kinds.push(self.kind());
+    /// Of these kinds.
+    pub(super) fn new(kinds: Vec<Kind>, seed: u64, started: Instant) -> Self {
+        Self {
+            dice: Dice::new(seed),
+            deck: Deck::new(kinds),
+            started,
+            over: Vec::new(),
+            full: None,
+            skewed: None,
+            change: None,
+            gone: Vec::new(),
+            wiped: None,
+            healings: Vec::new(),
+            violations: Vec::new(),
         }
-        let mut broken: Vec<(Kind, usize, Duration)> = Vec::new();
+    }
+
+    /// Whether each kind that can be made was.
+    pub(super) fn has_made_all(&self) -> bool {
+        self.deck.all().iter().all(|kind| self.over.iter().any(|over| over.kind == *kind))
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub(super) fn roll(&mut self, sides: usize) -> usize {
+        usize::try_from(self.dice.roll(sides as u64)).unwrap_or(0)
+    }
+
+    pub(super) fn wrong(&mut self, what: String) {
+        eprintln!("WRONG: {what}");
+        self.violations.push(what);
+    }
+
+    /// Makes one fault, or two at once, and mends what does not last.
+    pub(super) async fn next(&mut self, stage: &mut Stage, load: &Load) {
+        self.end_those_due(stage).await;
+        let mut kinds = vec![self.deck.deal(&mut self.dice)];
+        if self.roll(5) == 0 {
+            kinds.push(self.deck.deal(&mut self.dice));
+        }
+        // What begins to last may change who is there, so it is first.
+        kinds.sort_by_key(|kind| !kind.lasts());
+        let mut broken: Vec<(Kind, Victim, Duration)> = Vec::new();
         for kind in kinds {
-            let victim = self.victim(kind, cluster);
+            if kind.lasts() {
+                self.begin_lasting(kind, stage).await;
+                continue;
+            }
+            // Nothing else may be broken when everything is to be whole.
+            let is_late = kind == Kind::Wipe && !broken.is_empty();
+            if is_late || (kind == Kind::Wipe && !self.becomes_whole(stage, load).await) {
+                self.deck.put_back(kind);
+                continue;
+            }
+            let victim = self.victim(kind, stage);
             // Two faults of one process would be one.
             if broken.iter().any(|(_, other, _)| *other == victim) {
+                self.deck.put_back(kind);
                 continue;
             }
-            if kind == Kind::Wipe && !every_member_is_heard(cluster).await {
-                continue;
+            if let (Kind::Wipe, Victim::Server(place)) = (kind, victim) {
+                let Some(node) = stage.node(place).await else {
+                    self.deck.put_back(kind);
+                    continue;
+                };
+                self.gone.push(node);
             }
-            let start = self.started.elapsed();
-            break_it(kind, victim, cluster, links).await;
+            let start = self.elapsed();
+            break_it(kind, victim, stage).await;
             broken.push((kind, victim, start));
         }
-        tokio::time::sleep(Duration::from_millis(500 + self.dice.roll(4_500))).await;
-        for (kind, victim, start) in broken {
-            mend(kind, victim, cluster, links).await;
-            self.over.push(Over { kind, start, end: self.started.elapsed() });
+        let lasts = 500 + self.dice.roll(4_500);
+        tokio::time::sleep(Duration::from_millis(lasts)).await;
+        for (kind, victim, _) in &broken {
+            mend(*kind, *victim, stage).await;
         }
+        self.start_those_that_ended(stage);
         tokio::time::sleep(Duration::from_millis(self.dice.roll(3_000))).await;
-    }
-
-    /// Waits until everybody is back.
-    pub(super) async fn heal(&mut self, cluster: &mut ProcessCluster, links: &Links) {
-        for server in 0..cluster.data_servers.len() {
-            links.set_cut(server, false);
-        }
-        for service in cluster.services() {
-            service.ready().await;
+        for (kind, _, start) in broken {
+            match kind {
+                Kind::Wipe => self.wiped = Some(start),
+                _ => self.over.push(Over { kind, start, end: self.elapsed() }),
+            }
         }
     }
 
-    fn kind(&mut self) -> Kind {
-        let choice = usize::try_from(self.dice.roll(Kind::ALL.len() as u64)).unwrap_or(0);
-        Kind::ALL[choice]
+    /// Begins it, or leaves it for the next round.
+    async fn begin_lasting(&mut self, kind: Kind, stage: &mut Stage) {
+        let has_begun = match kind {
+            Kind::Fill => {
+                self.relieve(stage).await;
+                self.fill(stage).await
+            }
+            Kind::Skew => {
+                self.set_right(stage).await;
+                self.skew(stage).await
+            }
+            _ => self.begin_change(kind, stage).await,
+        };
+        if !has_begun {
+            self.deck.put_back(kind);
+        }
     }
 
-    /// Numbers of processes: data servers first, then apis, then the broker.
-    fn victim(&mut self, kind: Kind, cluster: &ProcessCluster) -> usize {
-        let (servers, apis) = (cluster.data_servers.len(), cluster.apis.len());
-        let mut one_of = |count: usize| usize::try_from(self.dice.roll(count as u64)).unwrap_or(0);
+    async fn end_those_due(&mut self, stage: &mut Stage) {
+        if self.full.as_ref().is_some_and(Full::is_due) {
+            self.relieve(stage).await;
+        }
+        if self.skewed.as_ref().is_some_and(Skewed::is_due) {
+            self.set_right(stage).await;
+        }
+        self.go_on_with_change(stage).await;
+        self.look_at_wiped(stage).await;
+    }
+
+    async fn look_at_wiped(&mut self, stage: &Stage) {
+        let Some(start) = self.wiped else { return };
+        if stage.are_replaced(&self.gone).await {
+            self.over.push(Over { kind: Kind::Wipe, start, end: self.elapsed() });
+            self.wiped = None;
+        }
+    }
+
+    /// Mends everything and waits until everybody is back.
+    pub(super) async fn heal(&mut self, stage: &mut Stage) {
+        self.relieve(stage).await;
+        self.set_right(stage).await;
+        self.finish_change(stage).await;
+        let deadline = Instant::now() + HEALING;
+        while self.wiped.is_some() && Instant::now() < deadline {
+            self.look_at_wiped(stage).await;
+            self.start_those_that_ended(stage);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        if self.wiped.is_some() {
+            self.wrong(format!("{:?} are not replaced after {HEALING:?}", self.gone));
+        }
+        for service in stage.cluster.services() {
+            while !service.is_ready().await {
+                if Instant::now() > deadline {
+                    let what = format!("{} is not ready: {}", service.name(), last_words(service));
+                    self.violations.push(what);
+                    break;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    /// A disk may be lost only when everything is on all the others that should
+    /// have it: waits for that.
+    async fn becomes_whole(&mut self, stage: &mut Stage, load: &Load) -> bool {
+        self.relieve(stage).await;
+        self.finish_change(stage).await;
+        let (began, deadline) = (Instant::now(), Instant::now() + HEALING);
+        while !(stage.is_complete().await && stage.are_replaced(&self.gone).await) {
+            if Instant::now() > deadline {
+                let members = stage.members().await;
+                self.wrong(format!("not complete after {HEALING:?}: {members:?}"));
+                return false;
+            }
+            self.start_those_that_ended(stage);
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        self.look_at_wiped(stage).await;
+        if let Err(missing) = load.become_redundant(deadline).await {
+            self.wrong(format!("not whole after {HEALING:?}: {missing}"));
+            return false;
+        }
+        self.healings.push(began.elapsed());
+        true
+    }
+
+    /// Starts those that have ended by themselves, as an orchestrator would, and
+    /// holds it against them unless they were given up, or could not start for
+    /// want of room.
+    pub(super) fn start_those_that_ended(&mut self, stage: &mut Stage) {
+        for service in stage.cluster.services() {
+            let Some(status) = service.start_again_if_ended() else { continue };
+            let is_choked =
+                self.full.as_ref().is_some_and(|full| full.keeps_from_starting(service.name()));
+            let is_known = match status.code() {
+                Some(GIVEN_UP) => true,
+                Some(NOT_STARTED) => is_choked && lacks_room(&last_words(service)),
+                _ => false,
+            };
+            if !is_known {
+                let what = format!("{} ended, {status}: {}", service.name(), last_words(service));
+                eprintln!("WRONG: {what}");
+                self.violations.push(what);
+            }
+        }
+    }
+
+    fn victim(&mut self, kind: Kind, stage: &Stage) -> Victim {
         match kind {
-            Kind::KillApi | Kind::PauseApi => servers + one_of(apis),
-            Kind::KillBroker | Kind::PauseBroker => servers + apis,
-            _ => one_of(servers),
+            Kind::KillApi | Kind::PauseApi => Victim::Api(self.roll(stage.cluster.apis.len())),
+            Kind::KillBroker | Kind::PauseBroker => Victim::Broker,
+            _ => Victim::Server(self.roll(stage.sites.len())),
         }
     }
 }
 
-async fn break_it(kind: Kind, victim: usize, cluster: &mut ProcessCluster, links: &Links) {
-    let servers = cluster.data_servers.len();
-    match kind {
-        Kind::Kill => cluster.data_servers[victim].kill().await,
-        Kind::Pause => cluster.data_servers[victim].pause(),
-        Kind::Restart => {
-            cluster.data_servers[victim].stop().await;
+/// Who is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Victim {
+    /// By its place.
+    Server(usize),
+    /// By its place.
+    Api(usize),
+    Broker,
+}
+
+/// Whether a process ended because its disk is full.
+fn lacks_room(last_words: &str) -> bool {
+    let last = last_words.lines().last().unwrap_or_default().to_lowercase();
+    last.contains("this service ends") && last.contains("no space")
+}
+
+fn last_words(service: &Service) -> String {
+    let log = service.log();
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(6)..].join("\n")
+}
+
+async fn break_it(kind: Kind, victim: Victim, stage: &mut Stage) {
+    let Stage { cluster, sites, .. } = stage;
+    match (victim, kind) {
+        (Victim::Server(place), Kind::Kill) => cluster.data_servers[place].kill().await,
+        (Victim::Server(place), Kind::Pause) => cluster.data_servers[place].pause(),
+        (Victim::Server(place), Kind::Restart) => {
+            cluster.data_servers[place].stop().await;
         }
-        Kind::Isolate => links.set_cut(victim, true),
-        Kind::CutBroker => links.brokers[victim].set_cut(true),
-        Kind::Wipe => {
-            let server = &mut cluster.data_servers[victim];
-            server.kill().await;
-            let root = server.setting("STORAGE_ROOT").expect("every data server has one");
-            std::fs::remove_dir_all(root).expect("the volume is ours");
+        (Victim::Server(place), Kind::Wipe) => {
+            cluster.data_servers[place].kill().await;
+            std::fs::remove_dir_all(stage.volume(place)).expect("the volume is ours");
         }
-        Kind::KillApi => cluster.apis[victim - servers].kill().await,
-        Kind::PauseApi => cluster.apis[victim - servers].pause(),
-        Kind::KillBroker => cluster.broker.kill().await,
-        Kind::PauseBroker => cluster.broker.pause(),
+        (Victim::Server(place), Kind::CutBroker) => sites[place].to_broker.set_cut(true),
+        (Victim::Server(place), _) => sites[place].set_cut(true),
+        (Victim::Api(place), Kind::KillApi) => cluster.apis[place].kill().await,
+        (Victim::Api(place), _) => cluster.apis[place].pause(),
+        (Victim::Broker, Kind::KillBroker) => cluster.broker.kill().await,
+        (Victim::Broker, _) => cluster.broker.pause(),
     }
 }
 
-async fn mend(kind: Kind, victim: usize, cluster: &mut ProcessCluster, links: &Links) {
-    let servers = cluster.data_servers.len();
-    match kind {
-        Kind::Kill | Kind::Restart | Kind::Wipe => cluster.data_servers[victim].start(),
-        Kind::Pause => cluster.data_servers[victim].resume(),
-        Kind::Isolate | Kind::CutBroker => links.set_cut(victim, false),
-        Kind::KillApi => cluster.apis[victim - servers].restart().await,
-        Kind::PauseApi => cluster.apis[victim - servers].resume(),
-        Kind::KillBroker => cluster.broker.restart().await,
-        Kind::PauseBroker => cluster.broker.resume(),
+async fn mend(kind: Kind, victim: Victim, stage: &mut Stage) {
+    let Stage { cluster, sites, .. } = stage;
+    match (victim, kind) {
+        (Victim::Server(place), Kind::Kill | Kind::Restart | Kind::Wipe) => {
+            cluster.data_servers[place].start();
+        }
+        (Victim::Server(place), Kind::Pause) => cluster.data_servers[place].resume(),
+        (Victim::Server(place), _) => sites[place].set_cut(false),
+        (Victim::Api(place), Kind::KillApi) => cluster.apis[place].start(),
+        (Victim::Api(place), _) => cluster.apis[place].resume(),
+        (Victim::Broker, Kind::KillBroker) => cluster.broker.restart().await,
+        (Victim::Broker, _) => cluster.broker.resume(),
     }
-    // One that was told that it is retired has ended to begin anew, as an
-    // orchestrator would have it do.
-    for server in &mut cluster.data_servers {
-        server.start_again_if_ended();
-    }
-}
-
-/// A second disk must not be lost before what was on the first is whole again.
-async fn every_member_is_heard(cluster: &ProcessCluster) -> bool {
-    let Some(api) = cluster.apis.first() else { return false };
-    let Ok(page) = crate::client::get(api.admin(), "/admin/dataservers").await else {
-        return false;
-    };
-    let listed = page.json();
-    let members = listed["dataservers"].as_array().cloned().unwrap_or_default();
-    let mut living = members.iter().filter(|member| member["state"] != "retired");
-    living.all(|member| member["hearing"] == "heard" && member["state"] == "active")
 }

@@ -8,4 +8,5 @@
 
 mod chaos;
 mod elastic;
+mod full;
 mod replication;

@@ -1,0 +1,308 @@
+//! Lists, through whichever data server: what there is, or that it cannot be
+//! told.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_coordinator::data_servers::{DataServers, WriteRequest};
+use holdfast_core::object::{Digest, Kind, Metadata};
+use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
+use holdfast_http::client::{ClientLimits, HttpClient};
+use holdfast_runtime::Runtime;
+use holdfast_testkit::client::{self, Response};
+use holdfast_testkit::wait;
+use serde_json::Value;
+
+use crate::cluster::{Cluster, Member, PATIENCE, known, name};
+
+const OBJECTS: usize = 60;
+
+/// More than a page of a member has at least, so that there are several.
+const SMALL_OBJECTS: usize = 150;
+
+async fn ask(member: &Member, query: &str) -> Response {
+    let path = format!("/objects/?{query}");
+    client::get(&member.ports.address, &path).await.expect("an answer")
+}
+
+/// A page, once members that have just stopped are no longer in the way.
+async fn page(member: &Member, query: &str) -> Value {
+    wait::until_within(PATIENCE, "a page is told", async || {
+        let answer = ask(member, query).await;
+        assert!(answer.status == 200 || answer.status == 503, "{}", answer.text());
+        (answer.status == 200).then(|| answer.json())
+    })
+    .await
+}
+
+fn texts(page: &Value, field: &str, of: Option<&str>) -> Vec<String> {
+    let listed = page[field].as_array().cloned().unwrap_or_default();
+    let text = |one: &Value| of.map_or(one, |of| &one[of]).as_str().expect("text").to_owned();
+    listed.iter().map(text).collect()
+}
+
+/// Objects and prefixes, page by page of `limit`.
+async fn all(member: &Member, query: &str, limit: usize) -> (Vec<String>, Vec<String>) {
+    let (mut objects, mut prefixes, mut after) = (Vec::new(), Vec::new(), String::new());
+    loop {
+        let page = page(member, &format!("{query}&limit={limit}&start-after={after}")).await;
+        let found = (texts(&page, "objects", Some("name")), texts(&page, "prefixes", None));
+        assert!(found.0.len() + found.1.len() <= limit);
+        objects.extend(found.0);
+        prefixes.extend(found.1);
+        let Some(next) = page["next"].as_str() else { return (objects, prefixes) };
+        let last = std::mem::replace(&mut after, name(next).key.to_path());
+        assert_ne!(last, after, "a page that goes nowhere");
+    }
+}
+
+fn sorted(keys: &[String]) -> Vec<String> {
+    let mut keys = keys.to_vec();
+    keys.sort_unstable();
+    keys
+}
+
+async fn delete(cluster: &Cluster, key: &str) {
+    let address = &cluster.running().next().expect("one runs").ports.address;
+    let answer = client::delete(address, &format!("/objects/{key}")).await.expect("an answer");
+    assert_eq!(answer.status, 204, "{key}");
+}
+
+async fn silent(member: &Member, node: holdfast_core::node::NodeId) {
+    wait::until_within(PATIENCE, "it is silent", async || {
+        (known(member, node).await["hearing"] == "silent").then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_three_copies_one_may_be_away_and_two_may_not() {
+    let mut cluster = Cluster::start_patient(3, 3).await;
+    let keys = cluster.put(SMALL_OBJECTS).await;
+    let mut left = sorted(&keys);
+    for member in cluster.running() {
+        for limit in [7, 100, 1_000] {
+            assert_eq!(all(member, "", limit).await.0, left, "pages of {limit}");
+        }
+    }
+    let mut gone = Vec::new();
+    for key in keys.iter().step_by(7) {
+        delete(&cluster, key).await;
+        gone.push(key.clone());
+        left.retain(|left| left != key);
+        // What was deleted before it was asked for is never shown.
+        let member = cluster.running().last().expect("one runs");
+        assert_eq!(all(member, "prefix=key-", 1_000).await.0, left, "without {key}");
+    }
+    // One that is down already and not silent yet, then one that is.
+    let mut away = cluster.members.remove(0);
+    away.stop().await.expect("an orderly end");
+    for member in cluster.running() {
+        assert_eq!(all(member, "", 11).await.0, left);
+    }
+    silent(&cluster.members[0], away.node).await;
+    for member in cluster.running() {
+        assert_eq!(all(member, "", 13).await.0, left);
+    }
+    // It holds what was deleted while it was away, and does not bring it back.
+    for key in left.clone().iter().step_by(5) {
+        delete(&cluster, key).await;
+        left.retain(|left| left != key);
+    }
+    cluster.restart(away.root.clone()).await;
+    cluster.all_active(3).await;
+    for member in cluster.running() {
+        assert_eq!(all(member, "", 17).await.0, left);
+    }
+
+    let mut away = cluster.members.split_off(1);
+    for member in &mut away {
+        member.stop().await.expect("an orderly end");
+    }
+    let names: BTreeSet<String> = away.iter().map(|member| member.node.to_string()).collect();
+    let refused = async || {
+        let answer = ask(&cluster.members[0], "limit=1").await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "incomplete"));
+        assert_eq!(answer.header("retry-after"), Some("5"));
+        assert_eq!(answer.header("content-type"), Some("application/problem+json"));
+        assert!(answer.json()["request_id"].as_str().is_some_and(|id| !id.is_empty()));
+        let silent = answer.json()["silent"].as_array().cloned().unwrap_or_default();
+        let silent = silent.iter().map(|one| one.as_str().expect("text").to_owned());
+        assert_eq!(silent.collect::<BTreeSet<_>>(), names);
+    };
+    refused().await;
+    for member in &away {
+        silent(&cluster.members[0], member.node).await;
+    }
+    refused().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_one_copy_everybody_must_tell() {
+    let mut cluster = Cluster::start_patient(3, 1).await;
+    let keys = cluster.put(OBJECTS).await;
+    for member in cluster.running() {
+        for limit in [1, 9, 1_000] {
+            assert_eq!(all(member, "", limit).await.0, sorted(&keys), "pages of {limit}");
+        }
+    }
+    let mut away = cluster.members.remove(2);
+    assert!(!away.holds(&keys).await.is_empty());
+    away.stop().await.expect("an orderly end");
+    for is_silent in [false, true] {
+        if is_silent {
+            silent(&cluster.members[0], away.node).await;
+        }
+        let answer = ask(&cluster.members[0], "").await;
+        assert_eq!((answer.status, answer.code().as_str()), (503, "incomplete"));
+        assert_eq!(answer.json()["silent"], serde_json::json!([away.node.to_string()]));
+    }
+    cluster.restart(away.root.clone()).await;
+    cluster.all_active(3).await;
+    assert_eq!(all(&cluster.members[0], "", 9).await.0, sorted(&keys));
+}
+
+/// Gives one member alone a version, as a coordinator does that dies then.
+async fn give_to_one(member: &Member, key: &str, kind: Kind) -> Version {
+    let state = client::get(&member.ports.address, "/internal/v1/state").await.expect("an answer");
+    let state = state.json();
+    let number = |field: &str| state[field].as_u64().expect("a number");
+    let generation = holdfast_core::node::Generation(number("generation"));
+    let held = member.holds(&[key.to_owned()]).await;
+    let above = held.get(key).map_or(0, |stat| stat.version.clock());
+    let clock = (Runtime::real().unix_millis() << 16).max(above + 1);
+    let version = Version::from_parts(clock, 7);
+    let write = WriteRequest {
+        name: name(key),
+        version,
+        kind,
+        metadata: Metadata::default(),
+        // That of nothing.
+        digest: Digest(0),
+        stamp: Some(Stamp { generation, mono_millis: number("mono_millis") }),
+        ballot: None,
+    };
+    let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
+    let address = member.ports.address.parse().expect("an address");
+    let limit = Duration::from_secs(5);
+    let written = servers.write(&address, member.node, &write, Bytes::new(), limit).await;
+    written.expect("it is taken");
+    version
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_one_member_has_alone_is_settled_before_it_is_told() {
+    let cluster = Cluster::start_patient(3, 3).await;
+    let keys = cluster.put(3).await;
+    cluster.copies(&keys, 3, "after the writes").await;
+    let on = async |key: &str, version: Version| {
+        let mut count = 0;
+        for member in cluster.running() {
+            let held = member.holds(&[key.to_owned()]).await;
+            count += usize::from(held.get(key).is_some_and(|stat| stat.version == version));
+        }
+        count
+    };
+    let one = &cluster.members[0];
+    let new = give_to_one(one, "new", Kind::Object).await;
+    let other = give_to_one(one, &keys[0], Kind::Object).await;
+    let gone = give_to_one(one, &keys[1], Kind::Tombstone).await;
+    for (key, version) in [("new", new), (&keys[0], other), (&keys[1], gone)] {
+        assert_eq!(on(key, version).await, 1, "{key}");
+    }
+    let listed = page(&cluster.members[1], "").await;
+    assert_eq!(texts(&listed, "objects", Some("name")), [&keys[0], &keys[2], "new"]);
+    let versions = texts(&listed, "objects", Some("version"));
+    assert_eq!((&versions[0], &versions[2]), (&other.to_string(), &new.to_string()));
+    for (key, version) in [("new", new), (&keys[0], other), (&keys[1], gone)] {
+        assert!(on(key, version).await >= 2, "{key} was told, and is on one member");
+    }
+    let metrics = client::get(&cluster.members[1].ports.admin, "/metrics").await.expect("one");
+    assert!(metrics.text().contains("holdfast_list_settled_total{result=\"ok\"} 3"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_are_listed_as_one_up_to_a_delimiter() {
+    let cluster = Cluster::start_patient(3, 3).await;
+    let address = &cluster.members[0].ports.address;
+    let mut keys: Vec<String> =
+        ["a", "a/", "b//c", "b/c/d", "é/ü", "z z", "z+z", "z%2Fz", "z\u{1}", "/"]
+            .map(str::to_owned)
+            .to_vec();
+    // More below one prefix than a page of a member has.
+    keys.extend((0..70).map(|number| format!("many/{number:02}/x")));
+    keys.extend((0..3).map(|number| format!("many0{number}")));
+    for key in &keys {
+        let path = format!("/objects/{}", name(key).key.to_path());
+        let answer = client::put(address, &path, key.as_bytes()).await.expect("an answer");
+        assert_eq!(answer.status, 200, "{key}");
+    }
+    let member = &cluster.members[1];
+    for (prefix, limits) in [
+        ("", [1, 2, 1_000]),
+        ("b", [1, 3, 5]),
+        ("b/", [1, 2, 3]),
+        ("many/", [1, 9, 1_000]),
+        ("x", [1, 2, 3]),
+    ] {
+        let (mut objects, mut prefixes) = (Vec::new(), BTreeSet::new());
+        for key in sorted(&keys).into_iter().filter(|key| key.starts_with(prefix)) {
+            match key[prefix.len()..].find('/') {
+                Some(at) => drop(prefixes.insert(key[..=prefix.len() + at].to_owned())),
+                None => objects.push(key),
+            }
+        }
+        let expected = (objects, prefixes.into_iter().collect::<Vec<_>>());
+        let query = format!("delimiter=%2F&prefix={}", prefix.replace('/', "%2F"));
+        for limit in limits {
+            assert_eq!(all(member, &query, limit).await, expected, "{prefix} by {limit}");
+        }
+    }
+    assert_eq!(all(member, "", 7).await.0, sorted(&keys), "every name comes back");
+    // What is left of a group decides whether it is listed.
+    for number in 0..70 {
+        delete(&cluster, &format!("many%2F{number:02}%2Fx")).await;
+    }
+    let (_, prefixes) = all(member, "delimiter=/", 3).await;
+    assert_eq!(prefixes, ["/", "a/", "b/", "é/"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_listed_is_refused_and_a_name_is_still_needed() {
+    let cluster = Cluster::start_patient(1, 1).await;
+    let member = &cluster.members[0];
+    let address = &member.ports.address;
+    for query in ["limit=0", "limit=1001", "prefix=a+b", "prefix=%ff", "what=ever"] {
+        let answer = ask(member, query).await;
+        assert_eq!((answer.status, answer.code().as_str()), (400, "bad-query"), "{query}");
+    }
+    for (method, status, code) in
+        [("PUT", 400, "bad-name"), ("DELETE", 400, "bad-name"), ("POST", 405, "method-not-allowed")]
+    {
+        let answer = client::request(address, method, "/objects/", &[], b"").await;
+        let answer = answer.expect("an answer");
+        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{method}");
+    }
+    let put = client::request(address, "PUT", "/objects/x", &[("Content-Type", "a/b")], b"hello");
+    let etag = put.await.expect("an answer").header("etag").map(str::to_owned);
+    let got = client::get(address, "/objects/x").await.expect("an answer");
+    for path in ["/objects/", "/objects", "/objects?limit=1"] {
+        let listed = client::get(address, path).await.expect("an answer");
+        assert_eq!(listed.header("content-type"), Some("application/json"));
+        let listed = listed.json();
+        let one = &listed["objects"][0];
+        assert_eq!(one["name"], "x");
+        assert_eq!(one["size"], 5);
+        assert_eq!(one["etag"].as_str(), etag.as_deref());
+        assert_eq!(one["last-modified"].as_str(), got.header("last-modified"));
+        assert_eq!(one["content-type"], "a/b");
+        let replicas = client::get(address, "/locate/x?replicas").await.expect("an answer").json();
+        assert_eq!(one["checksum"], replicas[0]["checksum"]);
+        assert_eq!(one["version"], replicas[0]["version"]);
+        assert!(listed.get("next").is_none() && listed.get("prefixes").is_none(), "{listed}");
+    }
+    let head = client::request(address, "HEAD", "/objects/", &[], b"").await.expect("an answer");
+    assert_eq!(head.status, 200);
+}
