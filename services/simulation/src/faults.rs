@@ -156,7 +156,11 @@ impl Faults {
             }
             Kind::CutBroker => running.iter().for_each(|one| one.bus.stop()),
             Kind::Wipe => {
-                if !self.active.is_empty() || !self.is_whole(cluster).await {
+                // Before the first loss is noticed, all seems whole.
+                if !self.active.is_empty()
+                    || self.has_just_lost(cluster)
+                    || !self.is_whole(cluster).await
+                {
                     return false;
                 }
                 cluster.kill(victim);
@@ -239,13 +243,17 @@ impl Faults {
         let needed = usize::try_from(self.replicas).unwrap_or(usize::MAX);
         // An operator who knows of a lost disk does not drain: before it is
         // noticed, the cluster cannot refuse.
-        let now = cluster.world.executor.now();
-        let is_wiped = self.wiped.is_some_and(|at| now.saturating_sub(at) < NOTICED);
-        if active <= needed || is_wiped {
+        if active <= needed || self.has_just_lost(cluster) {
             return false;
         }
         fault.node = text(member, "node").to_owned();
         self.ask("POST", &format!("/admin/dataservers/{}/drain", fault.node), cluster).await
+    }
+
+    /// Whether a disk was lost and not everybody may have noticed.
+    fn has_just_lost(&self, cluster: &Cluster) -> bool {
+        let now = cluster.world.executor.now();
+        self.wiped.is_some_and(|at| now.saturating_sub(at) < NOTICED)
     }
 
     async fn ask(&self, method: &str, path: &str, cluster: &Cluster) -> bool {

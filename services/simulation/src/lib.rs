@@ -12,7 +12,8 @@
 //! | [`files`], [`volume`] | what outlives a process |
 //! | [`process`] | the seam of one process |
 //! | [`cluster`] | processes that start, die and stand still |
-//! | [`plan`], [`faults`] | what goes wrong |
+//! | [`plan`], [`faults`] | what goes wrong by chance |
+//! | [`aims`] | what goes wrong on purpose |
 //! | [`client`], [`load`] | what clients ask for, and what they saw |
 //! | [`run`], [`many`] | one run, and many |
 //! | [`trace`], [`random`] | what happened; chance |
@@ -22,6 +23,7 @@
     reason = "it is the other side of the seam; nothing here runs in a service"
 )]
 
+pub mod aims;
 pub mod client;
 pub mod cluster;
 pub mod executor;

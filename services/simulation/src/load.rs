@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use holdfast_runtime::Runtime;
 use holdfast_testkit::history::{Action, MAX_OPERATIONS, Operation, Outcome};
-use holdfast_testkit::workload::{Asked, Dice, Seen, ask, understand, value_of};
+use holdfast_testkit::workload::{Asked, Dice, Seen, ask, request, understand, value_of};
 
 use crate::client::{Answer, Client};
 use crate::cluster::World;
@@ -35,6 +36,21 @@ pub struct Load {
     keys: Mutex<Vec<(u64, usize)>>,
     wrong: Mutex<Vec<String>>,
     unavailable: AtomicU64,
+}
+
+/// Who asks whom, about what.
+#[derive(Debug, Clone, Copy)]
+pub struct Asking<'a> {
+    /// Who asks.
+    pub client: usize,
+    /// By way of what.
+    pub requests: &'a Client,
+    /// The address of an api.
+    pub api: &'a str,
+    /// The path of an object.
+    pub key: &'a str,
+    /// How long an answer is waited for.
+    pub patience: Duration,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -96,7 +112,10 @@ impl Load {
         let patience = Duration::from_secs(if client.is_multiple_of(3) { 1 } else { 12 });
         while !self.is_over.load(Ordering::SeqCst) {
             if !self.is_paused.load(Ordering::SeqCst) {
-                let key = self.key(&mut dice);
+                let key = self.key(&mut dice, 1);
+                if dice.roll(8) == 0 {
+                    self.look_around(client, &requests, patience, &mut dice).await;
+                }
                 self.operate(client, &requests, patience, &key, &mut dice, &mut seen).await;
             }
             let most = if dice.roll(2) == 0 { 8 } else { self.plan.think_millis };
@@ -105,8 +124,9 @@ impl Load {
         }
     }
 
-    /// A key in use; one that was used enough is replaced.
-    fn key(&self, dice: &mut Dice) -> String {
+    /// A key in use, for so many operations; one that was used enough is
+    /// replaced.
+    fn key(&self, dice: &mut Dice, operations: usize) -> String {
         let mut keys = locked(&self.keys);
         let place = usize::try_from(dice.roll(self.plan.keys)).unwrap_or(0);
         let Some((number, used)) = keys.get_mut(place) else { return String::new() };
@@ -114,8 +134,24 @@ impl Load {
             *number += self.plan.keys;
             *used = 0;
         }
-        *used += 1;
+        *used += operations;
         format!("/objects/key-{number}")
+    }
+
+    /// Reads a key through every api at once.
+    async fn look_around(
+        &self,
+        client: usize,
+        requests: &Client,
+        patience: Duration,
+        dice: &mut Dice,
+    ) {
+        let key = &self.key(dice, self.apis.len());
+        let reads = self.apis.iter().map(|api| async move {
+            let asking = Asking { client, requests, api, key, patience };
+            self.ask(asking, request(Action::Read, ""), &mut BTreeMap::new()).await;
+        });
+        join_all(reads).await;
     }
 
     async fn operate(
@@ -127,10 +163,27 @@ impl Load {
         dice: &mut Dice,
         seen: &mut BTreeMap<String, Seen>,
     ) {
-        let value = self.values.fetch_add(1, Ordering::SeqCst);
-        let Asked { action, method, header, body } = ask(dice, seen.get(key), value);
+        let asked = ask(dice, seen.get(key), self.value());
         let place = usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0);
         let Some(api) = self.apis.get(place) else { return };
+        self.ask(Asking { client, requests, api, key, patience }, asked, seen).await;
+    }
+
+    /// A value that nobody has written.
+    pub fn value(&self) -> u64 {
+        self.values.fetch_add(1, Ordering::SeqCst)
+    }
+
+    /// Whether a key was used so often that its history cannot take more.
+    #[must_use]
+    pub fn is_full(&self, key: &str) -> bool {
+        locked(&self.histories).get(key).is_some_and(|history| history.len() >= OPERATIONS)
+    }
+
+    /// One request; what came of it goes to the history of its key.
+    pub async fn ask(&self, asking: Asking<'_>, asked: Asked, seen: &mut BTreeMap<String, Seen>) {
+        let Asking { client, requests, api, key, patience } = asking;
+        let Asked { action, method, header, body } = asked;
         let start = self.world.executor.now();
         let answer = requests.send(api, method, key, header.as_ref(), body, patience).await;
         let end = self.world.executor.now();

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
+use holdfast_simulation::aims::Aim;
 use holdfast_simulation::executor::current;
 use holdfast_simulation::many::run_many;
 use holdfast_simulation::run::run;
@@ -11,7 +12,7 @@ use lexopt::{Arg, Parser, ValueExt};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-const USAGE: &str = "usage: holdfast-simulation [--seeds N] [--from N] [--threads N]\n       \
+const USAGE: &str = "usage: holdfast-simulation [--seeds N] [--from N] [--threads N] [--aim NAME]\n       \
                      holdfast-simulation --seed N [--trace] [--twice]\n\n\
                      RUST_LOG says what the services log, with the time of the run.\n";
 
@@ -20,6 +21,7 @@ struct Options {
     from: u64,
     threads: usize,
     seed: Option<u64>,
+    aim: Option<Aim>,
     is_traced: bool,
     is_repeated: bool,
 }
@@ -30,6 +32,7 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, lexopt::E
         from: 1,
         threads: 2,
         seed: None,
+        aim: None,
         is_traced: false,
         is_repeated: false,
     };
@@ -40,12 +43,19 @@ fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Options, lexopt::E
             Arg::Long("from") => options.from = parser.value()?.parse()?,
             Arg::Long("threads") => options.threads = parser.value()?.parse()?,
             Arg::Long("seed") => options.seed = Some(parser.value()?.parse()?),
+            Arg::Long("aim") => options.aim = Some(aim(&parser.value()?.string()?)?),
             Arg::Long("trace") => options.is_traced = true,
             Arg::Long("twice") => options.is_repeated = true,
             _ => return Err(argument.unexpected()),
         }
     }
     Ok(options)
+}
+
+fn aim(name: &str) -> Result<Aim, String> {
+    let found = Aim::ALL.into_iter().find(|aim| aim.as_str() == name);
+    let all = Aim::ALL.map(Aim::as_str).join(", ");
+    found.ok_or_else(|| format!("there is no aim {name:?}; there are {all}"))
 }
 
 fn say(text: &str) {
@@ -111,9 +121,12 @@ fn run_all(options: &Options) -> bool {
             say(&format!("{report}\n  again with: --seed {seed} --trace"));
         }
     };
-    let failed = run_many(options.from, options.seeds, options.threads, tell);
+    let all = options.from..options.from.saturating_add(options.seeds);
+    let wanted = |seed: &u64| options.aim.is_none() || Aim::of(*seed) == options.aim;
+    let chosen: Vec<u64> = all.filter(wanted).collect();
+    let failed = run_many(&chosen, options.threads, tell);
     let mut seeds: Vec<u64> = failed.iter().map(|report| report.seed).collect();
     seeds.sort_unstable();
-    say(&format!("{} seeds, {} failed: {seeds:?}", options.seeds, seeds.len()));
+    say(&format!("{} seeds, {} failed: {seeds:?}", chosen.len(), seeds.len()));
     !seeds.is_empty()
 }

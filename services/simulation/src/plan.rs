@@ -3,6 +3,7 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::aims::Aim;
 use crate::random::{Random, mix};
 
 /// One kind of fault.
@@ -69,6 +70,9 @@ impl Kind {
 pub struct Plan {
     /// Where all that is random comes from.
     pub seed: u64,
+    /// What it is about, if it is about one thing. Then there is no other load
+    /// and no other fault.
+    pub aim: Option<Aim>,
     /// Data servers in the beginning.
     pub servers: usize,
     /// `REPLICAS` in the beginning.
@@ -108,6 +112,42 @@ impl Plan {
     /// The run of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
+        let plan = Self::by_chance(seed);
+        match Aim::of(seed) {
+            Some(aim) => plan.aimed(aim),
+            None => plan,
+        }
+    }
+
+    /// Mostly few members, so that each of them matters, and a network without
+    /// troubles of its own.
+    fn aimed(self, aim: Aim) -> Self {
+        let random = Random::new(mix(self.seed, 0x6169_6d65));
+        let is_small = match aim {
+            Aim::WritersDie | Aim::LateWrites => random.percent(60),
+            _ => true,
+        };
+        let most = Duration::from_millis(random.within(0, 4));
+        Self {
+            aim: Some(aim),
+            servers: match (is_small, aim) {
+                (true, Aim::LostMember | Aim::DeletesBetween) => 4,
+                (true, _) => 3,
+                (false, _) => 5,
+            },
+            replicas: if is_small { 2 } else { 3 },
+            changes: Vec::new(),
+            apis: if aim == Aim::WritersDie { 3 } else { 2 },
+            clients: 0,
+            bus_delay: Duration::ZERO..=most,
+            bus_loss: 0.0,
+            bus_duplicates: 0.0,
+            skew_millis: 200,
+            ..self
+        }
+    }
+
+    fn by_chance(seed: u64) -> Self {
         let random = Random::new(mix(seed, 0x706c_616e));
         let pick = |choices: &[f64]| choices.get(random.place(choices.len())).copied();
         let (servers, replicas, changes) = match random.below(10) {
@@ -120,6 +160,7 @@ impl Plan {
         let delay = pick(&[0.002, 0.005, 0.02, 0.2]).unwrap_or_default();
         Self {
             seed,
+            aim: None,
             servers,
             replicas,
             changes,

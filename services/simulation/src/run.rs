@@ -182,6 +182,12 @@ struct Life<'a> {
 
 impl Life<'_> {
     async fn live(&self, cluster: &mut Cluster, faults: &mut Faults, violations: &mut Vec<String>) {
+        if let Some(aim) = self.plan.aim {
+            aim.play(self.plan, cluster, &self.load, violations).await;
+            faults.heal(cluster).await;
+            cluster.world.trace.add("healed");
+            return;
+        }
         let mut changes = self.plan.changes.iter();
         if self.plan.replicas == 1 {
             // One copy promises nothing across silences.

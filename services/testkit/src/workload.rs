@@ -42,19 +42,31 @@ pub struct Asked {
 /// `value` was never written before.
 #[must_use]
 pub fn ask(dice: &mut Dice, known: Option<&Seen>, value: u64) -> Asked {
-    let (action, header) = match (dice.roll(100), known) {
-        (0..30, _) => (Action::Write(value), None),
-        (30..38, _) => (Action::Delete, None),
-        (38..48, _) => (Action::Create(value), Some(("If-None-Match", "*".to_owned()))),
-        (48..60, Some((etag, expected))) => {
-            (Action::Replace { expected: *expected, value }, Some(("If-Match", etag.clone())))
-        }
-        _ => (Action::Read, None),
+    let action = match (dice.roll(100), known) {
+        (0..30, _) => Action::Write(value),
+        (30..38, _) => Action::Delete,
+        (38..48, _) => Action::Create(value),
+        (48..60, Some((_, expected))) => Action::Replace { expected: *expected, value },
+        _ => Action::Read,
+    };
+    request(action, known.map(|(etag, _)| etag.as_str()).unwrap_or_default())
+}
+
+/// The request for an action. `etag` is that of the content which a replacement
+/// expects.
+#[must_use]
+pub fn request(action: Action, etag: &str) -> Asked {
+    let header = match action {
+        Action::Create(_) => Some(("If-None-Match", "*".to_owned())),
+        Action::Replace { .. } => Some(("If-Match", etag.to_owned())),
+        Action::Write(_) | Action::Delete | Action::Read => None,
     };
     let (method, body) = match action {
         Action::Read => ("GET", Vec::new()),
         Action::Delete => ("DELETE", Vec::new()),
-        _ => ("PUT", content(value)),
+        Action::Write(value) | Action::Create(value) | Action::Replace { value, .. } => {
+            ("PUT", content(value))
+        }
     };
     Asked { action, method, header, body }
 }
