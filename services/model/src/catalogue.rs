@@ -132,6 +132,18 @@ pub fn forgetful() -> Setup {
     }
 }
 
+/// A key is deleted while it is created; one of four members need not promise.
+#[must_use]
+pub fn create_and_delete() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Delete], vec![Ask::Create(2)]],
+        initial: vec![0, 1, 2],
+        everywhere: true,
+        replies_arrive: true,
+        ..Setup::new("create and delete", 4, 3)
+    }
+}
+
 /// A promise must outlast whoever acts on a round that did not see what was
 /// written under it: a reader here, who found a write that nobody promised to
 /// refuse. Too large to be explored; one way through it is gone by a test.
@@ -392,6 +404,7 @@ pub fn models() -> Vec<Setup> {
         create_twice(),
         create_and_put(),
         replace_twice(),
+        create_and_delete(),
         forgetful(),
         letting_go(),
         superseding(),
@@ -440,6 +453,7 @@ pub fn mutants() -> Vec<Setup> {
         create_twice().with(Mutation::NoPromise),
         create_and_put().with(Mutation::AcceptOldStamp),
         forgetful().with(Mutation::DropFloor),
+        create_and_delete().with(Mutation::JudgeAboveBallot),
         letting_go().with(Mutation::DropAtOnce),
         superseding().with(Mutation::ForgetAtOnce),
         letting_go().with(Mutation::AnswerOldQuestion),

@@ -197,6 +197,10 @@ impl World {
             }
             Ask::Create(_) | Ask::Replace(..) => {
                 let ballot = ballot.expect("a conditional write has one");
+                let is_above = newest.is_some_and(|held| held.version > ballot);
+                if is_above && !self.broken(Mutation::JudgeAboveBallot) {
+                    return false;
+                }
                 match newest {
                     Some(held) if !located.settled => {
                         self.write(state, at, held, Purpose::WriteBack, Some(ballot), &located);

@@ -27,6 +27,8 @@ pub enum Mutation {
     WriteBackIgnoresPromises,
     /// A conditional write asks for no promise.
     NoPromise,
+    /// A condition is judged on what lies above the version that was promised.
+    JudgeAboveBallot,
     /// A write whose outcome is unknown is made again under a new version.
     RetryUnknown,
     /// A delete that finds a tombstone writes nothing, settled or not.

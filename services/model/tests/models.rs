@@ -32,6 +32,7 @@ fn conditional_writes() {
     holds(catalogue::create_twice());
     holds(catalogue::create_and_put());
     holds(catalogue::replace_twice());
+    holds(catalogue::create_and_delete());
     holds(catalogue::forgetful());
 }
 
