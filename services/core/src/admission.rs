@@ -145,38 +145,14 @@ pub fn hears_anybody(view: &View) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::membership::Member;
-    use crate::node::Generation;
-
-    fn id(bits: u128) -> NodeId {
-        NodeId::from_bits(bits)
-    }
+    use crate::test_support::{id, member};
 
     fn view(members: &[(u128, MemberState, Hearing)]) -> View {
         View {
             founded: !members.is_empty(),
             members: members
                 .iter()
-                .map(|(bits, state, hearing)| Member {
-                    id: id(*bits),
-                    address: format!("ds-{bits}:80").parse().expect("an address"),
-                    generation: Generation(1),
-                    state: *state,
-                    in_roster: true,
-                    hearing: *hearing,
-                    last_heard: None,
-                    free_bytes: 0,
-                    total_bytes: 0,
-                    weight: 1,
-                    zone: None,
-                    lost: false,
-                    awaited_since: None,
-                    founded: true,
-                    newcomers_seen: 0,
-                    stamp: None,
-                    wanted: None,
-                    repair: crate::wire::heartbeat::RepairReport::default(),
-                })
+                .map(|(bits, state, hearing)| member(*bits, *state, *hearing))
                 .collect(),
             ..View::default()
         }

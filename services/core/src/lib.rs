@@ -41,5 +41,7 @@ pub mod replica;
 pub mod roster;
 pub mod settings;
 pub mod stamp;
+#[cfg(test)]
+mod test_support;
 pub mod version;
 pub mod wire;

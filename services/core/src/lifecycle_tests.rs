@@ -34,27 +34,9 @@ fn roster(replicas: u32, states: &[(u128, MemberState)]) -> Roster {
 }
 
 fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member {
-    let entry = entry(bits, state);
-    Member {
-        id: entry.id,
-        address: entry.address,
-        generation: entry.generation,
-        state,
-        in_roster: true,
-        hearing,
-        last_heard: Some(if hearing == Hearing::Silent { NOW - DELAY } else { NOW }),
-        awaited_since: None,
-        free_bytes: 0,
-        total_bytes: 0,
-        weight: 1,
-        zone: None,
-        lost: false,
-        founded: true,
-        newcomers_seen: 0,
-        stamp: None,
-        wanted: Some(Wanted::copies(2)),
-        repair: RepairReport::default(),
-    }
+    let last_heard = Some(if hearing == Hearing::Silent { NOW - DELAY } else { NOW });
+    let wanted = Some(Wanted::copies(2));
+    Member { last_heard, wanted, ..crate::test_support::member(bits, state, hearing) }
 }
 
 fn view(replicas: u32, members: Vec<Member>) -> View {

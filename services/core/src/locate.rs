@@ -84,6 +84,15 @@ impl Located {
         self.replicas.iter().filter(move |replica| Some(replica.stat.version) == newest)
     }
 
+    /// Whether somebody shows something above `ballot`, the version that was to be
+    /// promised. Then nothing is known of what lies below it, also when enough
+    /// members promised: one that did not may show it, and what is written under
+    /// the ballot would never be seen.
+    #[must_use]
+    pub fn shows_above(&self, ballot: Version) -> bool {
+        self.newest().is_some_and(|newest| newest.stat.version > ballot)
+    }
+
     /// Whether the newest version may be told: it is settled, or there is but one
     /// copy of anything.
     #[must_use]

@@ -1,15 +1,11 @@
 use super::*;
-use crate::membership::Member;
 use crate::node::Generation;
 use crate::object::{Digest, Metadata};
 use crate::policy::Policy;
 use crate::roster::{MemberState, RosterDigest};
+use crate::test_support::{id, member};
 use crate::version::Version;
 use crate::wire::PROTOCOL_VERSION;
-
-fn id(bits: u128) -> NodeId {
-    NodeId::from_bits(bits)
-}
 
 fn address(bits: u128) -> Address {
     format!("ds-{bits}:80").parse().expect("an address")
@@ -22,26 +18,7 @@ fn view(members: &[(u128, Hearing)]) -> View {
         policy: Policy::default(),
         members: members
             .iter()
-            .map(|(bits, hearing)| Member {
-                id: id(*bits),
-                address: address(*bits),
-                generation: Generation(1),
-                state: MemberState::Active,
-                in_roster: true,
-                hearing: *hearing,
-                last_heard: None,
-                free_bytes: 0,
-                total_bytes: 0,
-                weight: 1,
-                zone: None,
-                lost: false,
-                awaited_since: None,
-                founded: true,
-                newcomers_seen: 0,
-                stamp: None,
-                wanted: None,
-                repair: crate::wire::heartbeat::RepairReport::default(),
-            })
+            .map(|(bits, hearing)| member(*bits, MemberState::Active, *hearing))
             .collect(),
         guests: Vec::new(),
     }
@@ -383,4 +360,20 @@ fn fewer_members_than_a_quorum_are_waited_for_all_the_same() {
     round.apply_answer(&answer(1, &[], &[]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+}
+
+#[test]
+fn a_round_that_shows_something_above_the_ballot_is_outbid_however_complete() {
+    let members = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let mut round = Round::new(1, BTreeSet::from([0]), &members);
+    for bits in [1, 2] {
+        let promised = BatchAnswer { promised: vec![0], ..answer(bits, &[], &[]) };
+        round.apply_answer(&promised);
+    }
+    round.apply_answer(&answer(3, &[(0, stat(9, Kind::Tombstone))], &[]));
+    let located = round.outcome(0);
+    assert!(located.complete);
+    assert!(located.shows_above(Version::from_parts(8, 7)));
+    assert!(!located.shows_above(Version::from_parts(9, 0)));
+    assert!(!Located::default().shows_above(Version::from_parts(0, 0)));
 }

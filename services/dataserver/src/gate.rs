@@ -214,12 +214,18 @@ impl Gate {
 
     /// Forgets exactly `version` of `name` in a window from now, because a newer
     /// one is durable elsewhere; if something else is here by then, that is kept.
-    /// False when it is to be forgotten anyway, or too many are.
+    /// `on_end` is told whether that went well. False when it is to be forgotten
+    /// anyway, or too many are; then `on_end` is told nothing.
     ///
     /// Within the window somebody who asked another member before that one had
     /// the newer version may still ask this one: whoever finds neither takes the
     /// name for absent. A restart forgets it; repair finds it again.
-    pub fn forget_later(&self, name: ObjectName, version: Version) -> bool {
+    pub fn forget_later(
+        &self,
+        name: ObjectName,
+        version: Version,
+        on_end: impl FnOnce(bool) + Send + 'static,
+    ) -> bool {
         if !self.superseded.begin(&name, version) {
             return false;
         }
@@ -227,11 +233,13 @@ impl Gate {
         self.runtime.spawn("forget-superseded", async move {
             gate.runtime.sleep(gate.window).await;
             let turn = gate.locks.share(&name).await;
-            if let Err(error) = gate.store.forget(&name, version).await {
+            let forgotten = gate.store.forget(&name, version).await;
+            if let Err(error) = &forgotten {
                 debug!(key = %name, %version, %error, "a superseded copy was not forgotten");
             }
             drop(turn);
             gate.superseded.end(&name, version);
+            on_end(forgotten.is_ok());
         });
         true
     }

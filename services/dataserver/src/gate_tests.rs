@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use holdfast_core::wire::locate::MAX_BATCH_NAMES;
 
 use super::*;
@@ -256,11 +258,13 @@ async fn what_has_ended_is_swept() {
 #[tokio::test]
 async fn a_superseded_copy_stays_for_a_window() {
     let rig = Rig::with_interval(SOON).await;
-    let began = Runtime::real().now();
+    let (began, ended) = (Runtime::real().now(), Arc::new(AtomicU64::new(0)));
     for key in ["a", "b"] {
         rig.put(key, 1).await.expect("stored");
-        assert!(rig.gate.forget_later(name(key), version(1)));
-        assert!(!rig.gate.forget_later(name(key), version(1)), "it waits already");
+        let ended = Arc::clone(&ended);
+        let on_end = move |is_ok| assert!(is_ok && ended.fetch_add(1, Ordering::SeqCst) < 2);
+        assert!(rig.gate.forget_later(name(key), version(1), on_end));
+        assert!(!rig.gate.forget_later(name(key), version(1), |_| ()), "it waits already");
     }
     rig.put("b", 2).await.expect("stored");
     while rig.stat("a").await.is_some() {
@@ -270,11 +274,12 @@ async fn a_superseded_copy_stays_for_a_window() {
     assert!(after >= rig.gate.window(), "somebody may still ask for it after {after:?}");
     // It may come back, and go again.
     rig.put("a", 3).await.expect("stored");
-    while !rig.gate.forget_later(name("a"), version(1)) {
+    while !rig.gate.forget_later(name("a"), version(1), |_| ()) {
         Runtime::real().sleep(Duration::from_millis(1)).await;
     }
     Runtime::real().sleep(rig.gate.window() * 2).await;
     for (key, number) in [("a", 3), ("b", 2)] {
         assert_eq!(rig.stat(key).await.expect("newer").version, version(number));
     }
+    assert_eq!(ended.load(Ordering::SeqCst), 2, "how it ended is told");
 }

@@ -197,8 +197,7 @@ impl World {
             }
             Ask::Create(_) | Ask::Replace(..) => {
                 let ballot = ballot.expect("a conditional write has one");
-                let is_above = newest.is_some_and(|held| held.version > ballot);
-                if is_above && !self.broken(Mutation::JudgeAboveBallot) {
+                if located.shows_above(ballot) && !self.broken(Mutation::JudgeAboveBallot) {
                     return false;
                 }
                 match newest {

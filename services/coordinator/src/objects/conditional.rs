@@ -8,7 +8,7 @@
 
 use std::time::Duration;
 
-use holdfast_core::locate::{Located, Replica};
+use holdfast_core::locate::Located;
 use holdfast_core::object::Kind;
 use holdfast_core::quorum::Purpose;
 use holdfast_core::version::Version;
@@ -87,11 +87,7 @@ impl Objects {
             let _ = self.next_version(&promised);
             return Ok(Attempt::Again);
         }
-        // Who did not promise may show something above the ballot, also when so
-        // many did that the answer is complete. That says nothing of what is
-        // below, and what is written under the ballot would never be seen.
-        let is_above = |newest: &Replica| newest.stat.version > ballot;
-        if promised.newest().is_some_and(is_above) {
+        if promised.shows_above(ballot) {
             let _ = self.next_version(&promised);
             return Ok(Attempt::Again);
         }

@@ -100,7 +100,7 @@ pub(super) async fn handle_forget(
     headers: &HeaderMap,
 ) -> Result<Response, InternalError> {
     let name = parse_object_path(path)?;
-    internal.gate.forget_later(name, version(headers)?);
+    internal.gate.forget_later(name, version(headers)?, |_| ());
     Ok(StatusCode::ACCEPTED.into_response())
 }
 

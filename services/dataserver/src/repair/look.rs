@@ -218,9 +218,9 @@ impl Look {
                 }
                 Step::Collect(_) => return (found, End::Rest),
                 Step::Forget(version) => {
-                    if self.parts.gate.forget_later(subject.name, version) {
-                        self.metrics().on_work(Work::Forget, true);
-                    }
+                    let metrics = self.metrics().clone();
+                    let on_end = move |is_ok| metrics.on_work(Work::Forget, is_ok);
+                    self.parts.gate.forget_later(subject.name, version, on_end);
                     return (found, End::Rest);
                 }
                 Step::Copy { stat, .. }
