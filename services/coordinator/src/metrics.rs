@@ -1,5 +1,6 @@
 //! What membership and locate count.
 
+use holdfast_core::electorate::Phase;
 use holdfast_core::locate::{Located, Verdict};
 use holdfast_core::membership::{Hearing, View};
 use holdfast_core::node::Address;
@@ -39,6 +40,7 @@ pub struct ClusterMetrics {
     pub(crate) data_servers: IntGaugeVec,
     pub(crate) roster_known: Gauge,
     pub(crate) policy: IntGaugeVec,
+    pub(crate) electorate: IntGaugeVec,
     pub(crate) roster_fetches: IntCounterVec,
     pub(crate) probes: IntCounterVec,
 }
@@ -138,6 +140,12 @@ impl ClusterMetrics {
                 "How many copies of each object there are, and how many answer for it.",
                 &["number"],
             )?,
+            electorate: metrics.int_gauges(
+                "holdfast_electorate",
+                "1 for the phase of the electorate: while it is \"reading\", W of 2W - 1 members answer \
+                 for a name, else all but W - 1 of all.",
+                &["phase"],
+            )?,
             roster_fetches: labelled(
                 metrics.counters(
                     "holdfast_roster_fetches_total",
@@ -197,6 +205,12 @@ impl ClusterMetrics {
             ("read_quorum", policy.read_quorum),
         ] {
             self.policy.with_label_values(&[number]).set(value.into());
+        }
+        let phase = view.electorate.as_ref().map(|electorate| electorate.phase);
+        for (word, is_now) in std::iter::once(("none", phase.is_none()))
+            .chain(Phase::ALL.map(|one| (one.as_str(), phase == Some(one))))
+        {
+            self.electorate.with_label_values(&[word]).set(is_now.into());
         }
     }
 }

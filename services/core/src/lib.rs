@@ -16,6 +16,7 @@
 //! | [`locate`] | what the answers of the members prove |
 //! | [`list`] | what their pages prove, merged |
 //! | [`admission`] | when a new member may take data |
+//! | [`electorate`] | which members answer for a name, once all has settled |
 //! | [`lifecycle`] | who drains, who is lost, who retires |
 //! | [`policy`] | how many copies there are, and how many answer for an object |
 //! | [`stamp`] | how old a message is |
@@ -26,6 +27,7 @@
 //! | [`settings`] | how environment variables are read |
 
 pub mod admission;
+pub mod electorate;
 pub mod lifecycle;
 pub mod list;
 pub mod locate;

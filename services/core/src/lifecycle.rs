@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::electorate::{self, Electorate, ElectorateStep};
 use crate::membership::{Hearing, Member, Moment, View};
 use crate::node::NodeId;
-use crate::policy::{Policy, Wanted};
-use crate::repair::may_retire;
+use crate::policy::{Policy, PolicyStep, Wanted};
+use crate::repair::{is_dispensable, may_retire};
 use crate::roster::{Entry, MemberState, Roster};
+use crate::wire::heartbeat::Pass;
 
 /// Why a member's state is not changed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -132,20 +134,34 @@ pub fn retired(entry: &Entry) -> Entry {
 /// Whether everything that was acknowledged is found without `lost`.
 #[must_use]
 pub fn is_proven(view: &View, lost: NodeId) -> bool {
-    may_retire(view, lost, |id| {
-        view.member(id).is_some_and(|member| has_passed_without(member, lost, &view.policy))
-    })
+    may_retire(view, lost, passes_without(view, lost))
+}
+
+fn passes_without(view: &View, lost: NodeId) -> impl Fn(NodeId) -> bool {
+    move |id| view.member(id).is_some_and(|member| has_passed_without(member, lost, view))
+}
+
+/// Whether this member must not vote any more. A lost one that is silent still
+/// may, until everything is found without it: as long as it does, the silence of
+/// one more member stops only the names that both vote for.
+fn is_unfit(view: &View, id: NodeId) -> bool {
+    let Some(member) = view.member(id).filter(|member| member.in_roster) else { return true };
+    let is_missed = member.lost
+        && member.state == MemberState::Draining
+        && member.hearing == Hearing::Silent
+        && !is_dispensable(view, id, passes_without(view, id));
+    member.state != MemberState::Active && !is_missed
 }
 
 /// Whether a member has looked at everything that it holds since it knows that
 /// `lost` drains, and has found enough other copies of it.
-fn has_passed_without(member: &Member, lost: NodeId, policy: &Policy) -> bool {
+fn has_passed_without(member: &Member, lost: NodeId, view: &View) -> bool {
     // What it said last is of a run that may have ended, unless it is heard.
     member.hearing == Hearing::Heard
         && member.repair.passed.as_ref().is_some_and(|pass| {
             pass.without.contains(&lost)
-                && pass.policy_epoch == policy.epoch
-                && pass.least_copies >= policy.read_quorum
+                && is_present(pass, view)
+                && pass.least_copies >= view.policy.read_quorum
         })
 }
 
@@ -206,10 +222,45 @@ pub fn is_repaired(view: &View) -> bool {
     view.roster_members().all(|member| {
         member.hearing == Hearing::Heard
             && member.repair.passed.as_ref().is_some_and(|pass| {
-                pass.policy_epoch == view.policy.epoch
-                    && pass.least_copies >= view.policy.write_quorum
+                is_present(pass, view) && pass.least_copies >= view.policy.write_quorum
             })
     })
+}
+
+/// Whether a pass was made under the policy and the electorate of now.
+fn is_present(pass: &Pass, view: &View) -> bool {
+    let electorate = view.electorate.as_deref().map_or(0, Electorate::digest);
+    (pass.policy_epoch, pass.electorate) == (view.policy.epoch, electorate)
+}
+
+/// The next policy and electorate. One step changes one of them, and the next one
+/// waits until it counts; the number of copies changes only while there is no
+/// electorate. `has_lasted` says that those of now have counted for as long as
+/// [`electorate::lasts`] asks for.
+#[must_use]
+pub fn next_policy(view: &View, has_lasted: bool) -> Option<(Policy, Option<Electorate>)> {
+    let (policy, wanted, repaired) = (view.policy, wanted(view), is_repaired(view));
+    if view.electorate.is_none()
+        && let Some(step) = wanted.and_then(|wanted| policy.next(wanted, repaired))
+    {
+        return match step {
+            PolicyStep::Take(next) => Some((next, None)),
+            PolicyStep::Repair => None,
+        };
+    }
+    let situation = electorate::Situation {
+        view,
+        wanted,
+        repaired,
+        has_lasted,
+        is_unfit: &|id| is_unfit(view, id),
+    };
+    match electorate::next(&situation) {
+        ElectorateStep::Take(next) => {
+            Some((Policy { epoch: policy.epoch.saturating_add(1), ..policy }, next))
+        }
+        ElectorateStep::Rest => None,
+    }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ fn entry(bits: u128, state: MemberState) -> Entry {
 
 fn roster(replicas: u32, states: &[(u128, MemberState)]) -> Roster {
     let policy = Policy::settled(3, replicas);
-    let mut roster = Roster::of_policy(id(99), policy);
+    let mut roster = Roster::of_policy(id(99), policy, None);
     for (bits, state) in states {
         roster.apply_entry(&entry(*bits, *state));
     }
@@ -46,7 +46,7 @@ fn view(replicas: u32, members: Vec<Member>) -> View {
 
 fn passed(member: Member, without: &[u128], least_copies: u32) -> Member {
     let without = without.iter().map(|bits| id(*bits)).collect();
-    let pass = Pass { policy_epoch: 3, without, least_copies };
+    let pass = Pass { policy_epoch: 3, electorate: 0, without, least_copies };
     Member { repair: RepairReport { passed: Some(pass), ..RepairReport::default() }, ..member }
 }
 
@@ -170,4 +170,96 @@ fn the_steward_is_the_first_active_member_that_is_heard() {
     ];
     assert_eq!(steward(&view(2, members)), Some(id(3)));
     assert_eq!(steward(&View::default()), None);
+}
+
+/// Five members with three copies, who ask for `copies`, and their electorate.
+fn elected(phase: Option<electorate::Phase>, copies: u32) -> View {
+    let wanted = Some(Wanted::copies(copies));
+    let one =
+        |bits| Member { wanted, free_bytes: 9, total_bytes: 10, ..member(bits, Active, Heard) };
+    let view = view(3, (1..=5).map(one).collect());
+    let Some((_, Some(rising))) = next_policy(&elected_by(&view), true) else {
+        panic!("five are enough");
+    };
+    View { electorate: phase.map(|phase| rising.in_phase(phase).into()), ..view }
+}
+
+/// The same members, asking for what there is.
+fn elected_by(view: &View) -> View {
+    let mut view = view.clone();
+    view.members.iter_mut().for_each(|member| member.wanted = Some(Wanted::copies(3)));
+    view
+}
+
+#[test]
+fn copies_change_only_while_nobody_votes() {
+    use electorate::Phase::{Falling, Reading, Rising, Settling};
+    let phase = |next: Option<(Policy, Option<Electorate>)>| {
+        next.map(|(policy, electorate)| (policy, electorate.map(|electorate| electorate.phase)))
+    };
+    let same = Policy { epoch: 4, ..Policy::settled(3, 3) };
+    for (from, to) in [(Rising, Falling), (Settling, Falling), (Reading, Falling)] {
+        let next = phase(next_policy(&elected(Some(from), 5), true));
+        assert_eq!(next, Some((same, Some(to))));
+    }
+    assert_eq!(next_policy(&elected(Some(Falling), 5), false), None, "it lasts");
+    assert_eq!(phase(next_policy(&elected(Some(Falling), 5), true)), Some((same, None)));
+    let (policy, none) = next_policy(&elected(None, 5), true).expect("the first step");
+    assert_eq!((policy.replicas, policy.write_quorum, policy.read_quorum), (5, 3, 2));
+    assert_eq!((policy.epoch, none), (4, None));
+    assert_eq!(next_policy(&elected(Some(Reading), 3), true), None, "all is well");
+}
+
+#[test]
+fn a_pass_under_another_electorate_is_none() {
+    let mut view = elected(Some(electorate::Phase::Settling), 3);
+    let digest = view.electorate.as_deref().map_or(0, Electorate::digest);
+    let pass =
+        |electorate| Pass { policy_epoch: 3, electorate, without: Vec::new(), least_copies: 2 };
+    let say = |view: &mut View, electorate| {
+        for member in &mut view.members {
+            member.repair.passed = Some(pass(electorate));
+        }
+    };
+    say(&mut view, 0);
+    assert_eq!(next_policy(&view, true), None);
+    say(&mut view, digest);
+    let next = next_policy(&view, true).and_then(|(_, electorate)| electorate);
+    assert_eq!(next.map(|electorate| electorate.phase), Some(electorate::Phase::Reading));
+    if let Some(member) = view.members.last_mut() {
+        member.repair.passed = None;
+    }
+    assert_eq!(next_policy(&view, true), None, "one has made none");
+}
+
+#[test]
+fn a_lost_member_votes_until_nothing_depends_on_it() {
+    let mut view = elected(Some(electorate::Phase::Reading), 3);
+    let digest = view.electorate.as_deref().map_or(0, Electorate::digest);
+    let lost = id(5);
+    if let Some(member) = view.members.last_mut() {
+        (member.state, member.lost, member.hearing) = (Draining, true, Silent);
+    }
+    assert_eq!(next_policy(&view, true), None, "others do not have all that it had");
+    for member in view.members.iter_mut().filter(|member| member.id != lost) {
+        let without = vec![lost];
+        let pass = Pass { policy_epoch: 3, electorate: digest, without, least_copies: 2 };
+        member.repair.passed = Some(pass);
+    }
+    assert!(retirable_members(&view).is_empty(), "it still votes");
+    let next = next_policy(&view, true).and_then(|(_, electorate)| electorate);
+    assert_eq!(next.map(|electorate| electorate.phase), Some(electorate::Phase::Falling));
+    // Once it has fallen, it goes.
+    view.electorate = None;
+    for member in &mut view.members {
+        member.repair.passed.iter_mut().for_each(|pass| pass.electorate = 0);
+    }
+    assert_eq!(retirable_members(&view), [lost]);
+    // One that drains and is heard hands over while nobody votes.
+    let mut view = elected(Some(electorate::Phase::Reading), 3);
+    if let Some(member) = view.members.last_mut() {
+        member.state = Draining;
+    }
+    let next = next_policy(&view, true).and_then(|(_, electorate)| electorate);
+    assert_eq!(next.map(|electorate| electorate.phase), Some(electorate::Phase::Falling));
 }

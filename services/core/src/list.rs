@@ -20,7 +20,7 @@ use thiserror::Error;
 
 use crate::locate::Round;
 use crate::membership::View;
-use crate::name::Key;
+use crate::name::{Bucket, Key, ObjectName};
 use crate::node::NodeId;
 use crate::object::Kind;
 use crate::wire::PROTOCOL_VERSION;
@@ -28,9 +28,12 @@ use crate::wire::list::{ListAnswer, ListEntry, MAX_LIST_ENTRIES};
 use crate::wire::locate::BatchAnswer;
 use merge::{MemberPage, Merged, merge};
 
-/// Which names are asked for: those with `prefix`, after `start_after`.
+/// Which names of a bucket are asked for: those with `prefix`, after
+/// `start_after`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Span {
+    /// The bucket.
+    pub bucket: Bucket,
     /// Only keys that begin with this; may be empty.
     pub prefix: String,
     /// Only keys after this one, in byte order.
@@ -125,7 +128,7 @@ impl PageRound {
     /// not waited for.
     #[must_use]
     pub fn new(span: Span, view: &View) -> Self {
-        let round = Round::new(0, std::collections::BTreeSet::new(), view);
+        let round = Round::new(Vec::new(), std::collections::BTreeSet::new(), view);
         Self { span, round, pages: BTreeMap::new() }
     }
 
@@ -199,19 +202,21 @@ impl PageRound {
         }
         let Merged { names, end } = merge(&self.pages);
         let judged = |(key, held): (&Key, Vec<(NodeId, &ListEntry)>)| {
-            (key.clone(), self.judge(unheard.len(), &held))
+            (key.clone(), self.judge(key, unheard.len(), &held))
         };
         Ok(Proven { names: names.into_iter().map(judged).collect(), end: end.cloned() })
     }
 
     /// The verdict of a [`crate::locate::Located`] on one name, of which members
     /// have this.
-    fn judge(&self, unheard: usize, held: &[(NodeId, &ListEntry)]) -> Judged {
+    fn judge(&self, key: &Key, unheard: usize, held: &[(NodeId, &ListEntry)]) -> Judged {
         let Some((_, newest)) = held.iter().max_by_key(|(_, entry)| entry.version) else {
             return Judged::Uncertain;
         };
+        let name = ObjectName::new(self.span.bucket.clone(), key.clone());
+        let on_lasting = self.round.lasting(&name);
         let lasts = |(node, entry): &&(NodeId, &ListEntry)| {
-            entry.version == newest.version && !entry.is_damaged && self.round.lasts(*node)
+            entry.version == newest.version && !entry.is_damaged && on_lasting(*node)
         };
         let lasting = held.iter().filter(lasts).count();
         // Whoever cannot read its copy has not said what it has.

@@ -29,7 +29,7 @@ fn view(members: u128, draining: u128, replicas: u32) -> View {
         digest: RosterDigest(1),
         policy: Policy::settled(0, replicas),
         members: (0..members).map(|bits| member(bits, state(bits))).collect(),
-        guests: Vec::new(),
+        ..View::default()
     }
 }
 
@@ -170,7 +170,7 @@ fn a_page_that_proves_nothing_is_silence() {
         assert_eq!(round.prove(), Err(Unproven { unheard: vec![id(0)] }), "{page:?}");
     }
     for (prefix, start_after) in [("b", None), ("", Some(key("a")))] {
-        let span = Span { prefix: prefix.to_owned(), start_after, limit: 2 };
+        let span = Span { prefix: prefix.to_owned(), start_after, limit: 2, ..all() };
         let mut round = PageRound::new(span, &view(1, 0, 1));
         let key = key("a");
         assert_eq!(round.apply_page(good.clone()), Err(BadPage::OutOfPlace { key }));
@@ -239,7 +239,8 @@ fn page_of(bits: u128, volume: &[Option<(u64, bool)>], span: &Span) -> ListAnswe
 
 /// What a locate of `name` says when the members `heard` answer.
 fn located(volumes: &Volumes, name: usize, heard: &BTreeSet<usize>, view: &View) -> Judged {
-    let mut round = Round::new(1, BTreeSet::new(), view);
+    let names = vec![ObjectName::seed(key(NAMES[name]))];
+    let mut round = Round::new(names, BTreeSet::new(), view);
     for member in heard {
         let held = volumes[*member][name];
         let answer = BatchAnswer {
@@ -283,7 +284,12 @@ proptest! {
         let heard: BTreeSet<usize> = (0..members).filter(|one| !silent.contains(one)).collect();
         let (mut seen, mut start_after) = (Vec::new(), None);
         let is_over = limits.iter().cycle().take(200).try_for_each(|limit| {
-            let span = Span { prefix: prefix.to_owned(), start_after: start_after.clone(), limit: *limit };
+            let span = Span {
+                prefix: prefix.to_owned(),
+                start_after: start_after.clone(),
+                limit: *limit,
+                ..all()
+            };
             let mut round = PageRound::new(span.clone(), &view);
             for (one, volume) in volumes.iter().enumerate() {
                 match heard.contains(&one) {

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use crate::electorate::{Electorate, Phase};
 use crate::membership::{Hearing, View};
+use crate::name::ObjectName;
 use crate::node::{Address, Generation, NodeId};
 use crate::object::{Kind, Stat};
 use crate::stamp::Stamp;
@@ -38,6 +40,8 @@ pub struct Located {
     pub complete: bool,
     /// How many members have the newest version and can read it, of those that
     /// neither drain nor have retired.
+    pub copies: usize,
+    /// How many of these copies count: all, or those of voters.
     pub lasting: usize,
     /// Whether the newest version is certain to be found again: as many such
     /// members have it as reads count on, or will count on once the number of
@@ -58,6 +62,8 @@ pub struct Located {
     pub earlier: Arc<BTreeMap<NodeId, Stamp>>,
     /// What the roster says that reads count on.
     pub quorum: ReadQuorum,
+    /// The voters of this name, best first, while copies count only on them.
+    pub voters: Option<Vec<NodeId>>,
 }
 
 /// What a locate proves.
@@ -189,7 +195,14 @@ pub struct Round {
     /// was shown to somebody must be on as many, or it is lost to reads that
     /// count on them later.
     settling: usize,
-    names: usize,
+    names: Vec<ObjectName>,
+    /// Whose copies count, as the roster says now.
+    electorate: Option<Arc<Electorate>>,
+    /// The voters of each name in their order, while there is an electorate.
+    voters: Vec<Vec<NodeId>>,
+    /// Whether W voters answer for a name: the roster has said so from the
+    /// beginning of this round, and has not changed about it since.
+    reads_voters: bool,
     /// Names for which a promise is asked: who does not give it counts as
     /// unheard.
     promises: BTreeSet<u32>,
@@ -201,20 +214,25 @@ pub struct Round {
 }
 
 impl Round {
-    /// Starts a round about `names` names over the members of `view`; for those
-    /// at the places `promises` a promise is asked too. Silent members are
-    /// counted, but not waited for.
+    /// Starts a round about `names` over the members of `view`; for those at the
+    /// places `promises` a promise is asked too. Silent members are counted, but
+    /// not waited for.
     #[must_use]
-    pub fn new(names: usize, promises: BTreeSet<u32>, view: &View) -> Self {
+    pub fn new(names: Vec<ObjectName>, promises: BTreeSet<u32>, view: &View) -> Self {
+        let reading = |electorate: &Arc<Electorate>| electorate.phase == Phase::Reading;
         let mut round = Self {
             quorum: ReadQuorum::of(view),
             settling: 1,
             names,
+            electorate: None,
+            voters: Vec::new(),
+            reads_voters: view.electorate.as_ref().is_some_and(reading),
             promises,
             asked: BTreeMap::new(),
             generations: BTreeMap::new(),
             counting: BTreeSet::new(),
         };
+        round.take_electorate(view);
         round.apply_view(view);
         round
     }
@@ -226,12 +244,17 @@ impl Round {
     /// A member that retires meanwhile still counts, as unheard unless it has
     /// answered, and what reads count on does not rise: both wait for a repair,
     /// and an answer that was given before the repair does not show its copies.
+    /// Once the electorate changes, voters do not answer for the others.
     pub fn apply_view(&mut self, view: &View) {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
         let ReadQuorum { write_quorum } = ReadQuorum::of(view);
         self.quorum.write_quorum = self.quorum.write_quorum.min(write_quorum);
         self.settling = self.settling.max(write_quorum).max(view.policy.write_quorum());
+        if self.electorate != view.electorate {
+            self.reads_voters = false;
+            self.take_electorate(view);
+        }
         self.counting =
             view.members.iter().filter(|member| member.counts()).map(|member| member.id).collect();
         for (id, asked) in &mut self.asked {
@@ -251,6 +274,20 @@ impl Round {
                 *asked = Asked::Unheard;
             }
         }
+    }
+
+    fn take_electorate(&mut self, view: &View) {
+        self.electorate.clone_from(&view.electorate);
+        self.voters = match &self.electorate {
+            Some(electorate) => electorate.voters_of_all(&self.names),
+            None => Vec::new(),
+        };
+    }
+
+    /// The voters of the name at place `index` while copies count only on them.
+    fn voters(&self, index: u32) -> Option<&[NodeId]> {
+        let place = usize::try_from(index).ok()?;
+        self.voters.get(place).map(Vec::as_slice)
     }
 
     /// Takes an answer. That of a member which is not in the roster is ignored,
@@ -334,18 +371,29 @@ impl Round {
             }
             _ => false,
         });
-        !unknown_anywhere
-            && self.is_complete_without(self.unheard().len())
-            && (self.settling <= 1 || self.is_settled())
+        !unknown_anywhere && self.is_complete_everywhere() && self.is_settled_everywhere()
+    }
+
+    /// Whether every name is complete, if all who answered said everything.
+    fn is_complete_everywhere(&self) -> bool {
+        let unheard = self.unheard();
+        let suffice = |voters: &Vec<NodeId>| self.voters_suffice(voters, &unheard);
+        self.is_complete_without(unheard.len())
+            || (!self.voters.is_empty() && self.voters.iter().all(suffice))
     }
 
     /// Whether every name is either settled or was not found at all.
-    fn is_settled(&self) -> bool {
+    fn is_settled_everywhere(&self) -> bool {
+        if self.settling <= 1 {
+            return true;
+        }
         let mut newest: BTreeMap<u32, (Version, usize)> = BTreeMap::new();
         for (id, asked) in &self.asked {
             let Asked::Answered { found, unknown, .. } = asked else { continue };
             for (index, stat) in found {
-                let lasts = self.counting.contains(id) && !unknown.contains(index);
+                let lasts = self.counting.contains(id)
+                    && !unknown.contains(index)
+                    && self.voters(*index).is_none_or(|voters| voters.contains(id));
                 let lasting = usize::from(lasts);
                 let (version, holders) = newest.entry(*index).or_insert((stat.version, 0));
                 match stat.version.cmp(version) {
@@ -363,7 +411,8 @@ impl Round {
     #[must_use]
     pub fn outcome(&self, index: u32) -> Located {
         let (quorum, settling) = (self.quorum, self.settling);
-        let mut located = Located { quorum, settling, ..Located::default() };
+        let voters = self.voters(index).map(<[NodeId]>::to_vec);
+        let mut located = Located { quorum, settling, voters, ..Located::default() };
         let mut clocks = Vec::new();
         for (id, asked) in &self.asked {
             match asked {
@@ -397,13 +446,23 @@ impl Round {
         located
             .replicas
             .sort_by(|a, b| b.stat.version.cmp(&a.stat.version).then(a.node.cmp(&b.node)));
-        let lasts = |node: &NodeId| self.lasts(*node) && located.answered.contains(node);
-        located.lasting = located.newest_holders().filter(|holder| lasts(&holder.node)).count();
+        let good: Vec<NodeId> = located
+            .newest_holders()
+            .map(|holder| holder.node)
+            .filter(|node| self.counting.contains(node) && located.answered.contains(node))
+            .collect();
+        let votes =
+            |node: &&NodeId| located.voters.as_ref().is_none_or(|voters| voters.contains(node));
+        (located.copies, located.lasting) = (good.len(), good.iter().filter(votes).count());
         located.settled = self.is_settled_on(located.lasting);
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.
         located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();
-        located.complete = self.is_complete_without(located.unheard.len());
+        located.complete = self.is_complete_without(located.unheard.len())
+            || located
+                .voters
+                .as_ref()
+                .is_some_and(|voters| self.voters_suffice(voters, &located.unheard));
         located
     }
 
@@ -413,9 +472,20 @@ impl Round {
         unheard < self.asked.len() && self.quorum.allows(unheard)
     }
 
-    /// Whether a copy on this member lasts, as far as the roster goes.
-    pub(crate) fn lasts(&self, node: NodeId) -> bool {
-        self.counting.contains(&node)
+    /// Whose copies of `name` last, as far as the roster goes.
+    pub(crate) fn lasting(&self, name: &ObjectName) -> impl Fn(NodeId) -> bool + use<'_> {
+        let voters = self.electorate.as_ref().map(|electorate| electorate.voters(name));
+        move |node| {
+            self.counting.contains(&node)
+                && voters.as_ref().is_none_or(|voters| voters.contains(&node))
+        }
+    }
+
+    /// Whether so few of a name's voters are among `unheard` that no acknowledged
+    /// write can be hidden, whoever else is.
+    fn voters_suffice(&self, voters: &[NodeId], unheard: &[NodeId]) -> bool {
+        let unheard = voters.iter().filter(|voter| unheard.contains(voter)).count();
+        self.reads_voters && unheard < voters.len() && self.quorum.allows(unheard)
     }
 
     /// Whether a version is certain to be found again if so many lasting copies
@@ -448,7 +518,7 @@ impl Round {
     /// The outcomes of all names, in their order.
     #[must_use]
     pub fn outcomes(&self) -> Vec<Located> {
-        (0..self.names).map(|i| self.outcome(u32::try_from(i).unwrap_or(u32::MAX))).collect()
+        (0..self.names.len()).map(|i| self.outcome(u32::try_from(i).unwrap_or(u32::MAX))).collect()
     }
 }
 

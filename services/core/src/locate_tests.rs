@@ -1,4 +1,5 @@
 use super::*;
+use crate::name::Key;
 use crate::node::Generation;
 use crate::object::{Digest, Metadata};
 use crate::policy::Policy;
@@ -20,7 +21,7 @@ fn view(members: &[(u128, Hearing)]) -> View {
             .iter()
             .map(|(bits, hearing)| member(*bits, MemberState::Active, *hearing))
             .collect(),
-        guests: Vec::new(),
+        ..View::default()
     }
 }
 
@@ -56,11 +57,16 @@ fn three_copies(members: &[(u128, Hearing)]) -> View {
     View { policy: Policy::settled(0, 3), ..view(members) }
 }
 
+/// So many different names.
+fn names(count: u64) -> Vec<ObjectName> {
+    (0..count).map(|place| ObjectName::seed(Key::new(place.to_string()).expect("short"))).collect()
+}
+
 use Hearing::{Awaited, Heard, Leaving, Silent};
 
 #[test]
 fn absent_needs_every_member_when_there_is_one_copy() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Awaited)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Awaited)]));
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(2, &[], &[]));
@@ -70,7 +76,7 @@ fn absent_needs_every_member_when_there_is_one_copy() {
 
 #[test]
 fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[], &[]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
@@ -79,7 +85,7 @@ fn a_silent_member_is_not_waited_for_and_makes_absence_unproven() {
 #[test]
 fn a_leaving_member_is_waited_for_until_it_is_given_up() {
     let members = view(&[(1, Heard), (2, Leaving)]);
-    let mut round = Round::new(1, BTreeSet::new(), &members);
+    let mut round = Round::new(names(1), BTreeSet::new(), &members);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided(), "it may still answer");
     round.give_up_leaving(&members);
@@ -89,7 +95,7 @@ fn a_leaving_member_is_waited_for_until_it_is_given_up() {
 
 #[test]
 fn a_copy_on_a_heard_member_is_served_while_another_is_silent() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
     let located = round.outcome(0);
     assert!(matches!(located.verdict(), Verdict::Found(replica) if replica.node == id(1)));
@@ -98,7 +104,7 @@ fn a_copy_on_a_heard_member_is_served_while_another_is_silent() {
 
 #[test]
 fn a_silent_member_that_answers_all_the_same_counts() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(2, &[], &[]));
     round.apply_answer(&answer(1, &[], &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
@@ -106,7 +112,7 @@ fn a_silent_member_that_answers_all_the_same_counts() {
 
 #[test]
 fn the_newest_version_wins_and_a_tombstone_is_a_version() {
-    let mut round = Round::new(2, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
+    let mut round = Round::new(names(2), BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
     round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object)), (1, stat(5, Kind::Object))], &[]));
     round.apply_answer(&answer(
         2,
@@ -120,14 +126,14 @@ fn the_newest_version_wins_and_a_tombstone_is_a_version() {
 
 #[test]
 fn a_tombstone_does_not_prove_absence_while_a_member_is_unheard() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Silent)]));
     round.apply_answer(&answer(1, &[(0, stat(6, Kind::Tombstone))], &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2)]));
 }
 
 #[test]
 fn an_io_error_is_not_a_no() {
-    let mut round = Round::new(2, BTreeSet::new(), &view(&[(1, Heard)]));
+    let mut round = Round::new(names(2), BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(1, &[], &[1]));
     assert!(round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
@@ -137,13 +143,13 @@ fn an_io_error_is_not_a_no() {
 
 #[test]
 fn an_empty_roster_proves_nothing() {
-    let round = Round::new(1, BTreeSet::new(), &view(&[]));
+    let round = Round::new(names(1), BTreeSet::new(), &view(&[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[]));
 }
 
 #[test]
 fn a_member_that_joins_meanwhile_is_waited_for() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(1, &[], &[]));
     round.apply_view(&view(&[(1, Heard), (2, Heard)]));
     assert_eq!(round.waiting(), [id(2)]);
@@ -156,7 +162,7 @@ fn a_member_that_joins_meanwhile_is_waited_for() {
 #[test]
 fn with_a_quorum_enough_answers_decide_before_all_are_in() {
     let three = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
-    let mut round = Round::new(1, BTreeSet::new(), &three);
+    let mut round = Round::new(names(1), BTreeSet::new(), &three);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(2, &[], &[]));
@@ -168,7 +174,7 @@ fn with_a_quorum_enough_answers_decide_before_all_are_in() {
 fn an_earlier_run_proves_nothing() {
     let mut members = view(&[(1, Heard)]);
     members.members[0].generation = Generation(2);
-    let mut round = Round::new(1, BTreeSet::new(), &members);
+    let mut round = Round::new(names(1), BTreeSet::new(), &members);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(!round.is_decided());
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(1)]));
@@ -178,7 +184,7 @@ fn an_earlier_run_proves_nothing() {
 
 #[test]
 fn the_median_clock_is_that_of_a_slower_half() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
     round.apply_answer(&BatchAnswer { unix_millis: 900, ..answer(1, &[], &[]) });
     round.apply_answer(&BatchAnswer { unix_millis: 5, ..answer(2, &[], &[]) });
     assert_eq!(round.outcome(0).clock_millis, Some(5));
@@ -186,7 +192,7 @@ fn the_median_clock_is_that_of_a_slower_half() {
 
 #[test]
 fn strangers_and_second_answers_change_nothing() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&answer(7, &[(0, stat(9, Kind::Object))], &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(1, &[], &[]));
@@ -198,11 +204,11 @@ fn strangers_and_second_answers_change_nothing() {
 fn with_copies_nothing_is_served_while_too_many_are_unheard() {
     let held = [(0, stat(9, Kind::Object))];
     let dark = three_copies(&[(1, Heard), (2, Silent), (3, Silent)]);
-    let mut round = Round::new(1, BTreeSet::new(), &dark);
+    let mut round = Round::new(names(1), BTreeSet::new(), &dark);
     round.apply_answer(&answer(1, &held, &[]));
     assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(2), id(3)]));
     let grey = three_copies(&[(1, Heard), (2, Heard), (3, Silent)]);
-    let mut round = Round::new(1, BTreeSet::new(), &grey);
+    let mut round = Round::new(names(1), BTreeSet::new(), &grey);
     round.apply_answer(&answer(1, &held, &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(2, &held, &[]));
@@ -216,13 +222,13 @@ fn with_copies_nothing_is_served_while_too_many_are_unheard() {
 fn a_version_that_is_not_settled_waits_for_who_may_settle_it() {
     let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
     let (newer, older) = ([(0, stat(9, Kind::Object))], [(0, stat(8, Kind::Object))]);
-    let mut round = Round::new(1, BTreeSet::new(), &all);
+    let mut round = Round::new(names(1), BTreeSet::new(), &all);
     round.apply_answer(&answer(1, &older, &[]));
     round.apply_answer(&answer(2, &newer, &[]));
     assert!(!round.is_decided());
     round.apply_answer(&answer(3, &newer, &[]));
     assert!(round.is_decided() && round.outcome(0).settled);
-    let mut round = Round::new(1, BTreeSet::new(), &all);
+    let mut round = Round::new(names(1), BTreeSet::new(), &all);
     round.apply_answer(&answer(1, &older, &[]));
     round.apply_answer(&answer(2, &newer, &[]));
     round.apply_failure(id(3));
@@ -234,7 +240,7 @@ fn a_copy_on_a_member_that_drains_does_not_last() {
     let mut draining = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
     draining.members[0].state = MemberState::Draining;
     let held = [(0, stat(9, Kind::Object))];
-    let mut round = Round::new(1, BTreeSet::new(), &draining);
+    let mut round = Round::new(names(1), BTreeSet::new(), &draining);
     for (node, found) in [(1, &held[..]), (2, &held), (3, &[])] {
         round.apply_answer(&answer(node, found, &[]));
     }
@@ -245,7 +251,7 @@ fn a_copy_on_a_member_that_drains_does_not_last() {
 #[test]
 fn who_does_not_promise_counts_as_unheard_and_still_tells_what_it_has() {
     let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
-    let mut round = Round::new(2, BTreeSet::from([0]), &all);
+    let mut round = Round::new(names(2), BTreeSet::from([0]), &all);
     let promised = |node, found: &[(u32, Stat)], promised: &[u32]| BatchAnswer {
         promised: promised.to_vec(),
         ..answer(node, found, &[])
@@ -262,7 +268,7 @@ fn who_does_not_promise_counts_as_unheard_and_still_tells_what_it_has() {
 
 #[test]
 fn a_late_answer_proves_nothing_and_the_next_one_counts() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard)]));
     round.apply_answer(&BatchAnswer { late: true, ..answer(1, &[], &[]) });
     assert!(!round.is_decided() && !round.outcome(0).complete);
     round.apply_answer(&answer(1, &[], &[]));
@@ -271,7 +277,7 @@ fn a_late_answer_proves_nothing_and_the_next_one_counts() {
 
 #[test]
 fn the_highest_floor_and_every_stamp_are_kept() {
-    let mut round = Round::new(1, BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
+    let mut round = Round::new(names(1), BTreeSet::new(), &view(&[(1, Heard), (2, Heard)]));
     let floor = |clock| Some(Version::from_parts(clock, 0));
     round.apply_answer(&BatchAnswer { floor: floor(9), mono_millis: 4, ..answer(1, &[], &[]) });
     round.apply_answer(&BatchAnswer { floor: floor(5), mono_millis: 6, ..answer(2, &[], &[]) });
@@ -285,7 +291,7 @@ fn the_highest_floor_and_every_stamp_are_kept() {
 fn a_copy_that_cannot_be_read_shows_its_version_and_does_not_count() {
     let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
     let held = [(0, stat(9, Kind::Object))];
-    let mut round = Round::new(1, BTreeSet::new(), &all);
+    let mut round = Round::new(names(1), BTreeSet::new(), &all);
     round.apply_answer(&answer(1, &held, &[0]));
     round.apply_answer(&answer(2, &held, &[]));
     assert!(!round.is_decided());
@@ -301,7 +307,7 @@ fn while_copies_are_added_only_what_has_them_is_settled() {
     let mut raised = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
     raised.policy.read_quorum = 1;
     let held = [(0, stat(9, Kind::Object))];
-    let mut round = Round::new(1, BTreeSet::new(), &raised);
+    let mut round = Round::new(names(1), BTreeSet::new(), &raised);
     for (node, found) in [(1, &held[..]), (2, &[]), (3, &[])] {
         round.apply_answer(&answer(node, found, &[]));
     }
@@ -314,7 +320,7 @@ fn a_round_proves_no_more_than_the_roster_with_which_it_began() {
     let three = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
     // Member 1 retires after the others have repaired what it had. The answer of
     // member 2 may be from before that.
-    let mut round = Round::new(1, BTreeSet::new(), &three);
+    let mut round = Round::new(names(1), BTreeSet::new(), &three);
     round.apply_answer(&answer(2, &[], &[]));
     round.apply_view(&three_copies(&[(2, Heard), (3, Heard)]));
     assert_eq!(round.waiting(), [id(3)], "who retired is not waited for");
@@ -330,11 +336,11 @@ fn what_reads_count_on_does_not_rise_within_a_round() {
     let members = [(1, Heard), (2, Heard)];
     let one = view(&members);
     let two = View { policy: Policy::settled(1, 2), ..view(&members) };
-    let mut round = Round::new(1, BTreeSet::new(), &one);
+    let mut round = Round::new(names(1), BTreeSet::new(), &one);
     round.apply_answer(&answer(1, &[], &[]));
     round.apply_view(&two);
     assert!(!round.outcome(0).complete, "raised meanwhile");
-    let mut round = Round::new(1, BTreeSet::new(), &two);
+    let mut round = Round::new(names(1), BTreeSet::new(), &two);
     round.apply_answer(&answer(1, &[], &[]));
     assert!(round.outcome(0).complete);
     round.apply_view(&one);
@@ -345,7 +351,8 @@ fn what_reads_count_on_does_not_rise_within_a_round() {
 fn while_copies_become_more_a_version_is_settled_by_what_writes_make() {
     let halfway = Policy { epoch: 1, replicas: 3, write_quorum: 2, read_quorum: 1 };
     let members = [(1, Heard), (2, Heard), (3, Heard)];
-    let mut round = Round::new(1, BTreeSet::new(), &View { policy: halfway, ..view(&members) });
+    let mut round =
+        Round::new(names(1), BTreeSet::new(), &View { policy: halfway, ..view(&members) });
     round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
     round.apply_answer(&answer(2, &[], &[]));
     round.apply_answer(&answer(3, &[], &[]));
@@ -355,7 +362,7 @@ fn while_copies_become_more_a_version_is_settled_by_what_writes_make() {
 #[test]
 fn fewer_members_than_a_quorum_are_waited_for_all_the_same() {
     let one = three_copies(&[(1, Heard)]);
-    let mut round = Round::new(1, BTreeSet::new(), &one);
+    let mut round = Round::new(names(1), BTreeSet::new(), &one);
     assert!(!round.is_decided(), "nobody has said anything");
     round.apply_answer(&answer(1, &[], &[]));
     assert!(round.is_decided());
@@ -365,7 +372,7 @@ fn fewer_members_than_a_quorum_are_waited_for_all_the_same() {
 #[test]
 fn a_round_that_shows_something_above_the_ballot_is_outbid_however_complete() {
     let members = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
-    let mut round = Round::new(1, BTreeSet::from([0]), &members);
+    let mut round = Round::new(names(1), BTreeSet::from([0]), &members);
     for bits in [1, 2] {
         let promised = BatchAnswer { promised: vec![0], ..answer(bits, &[], &[]) };
         round.apply_answer(&promised);

@@ -6,8 +6,11 @@
 //! and in a data server.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::electorate::{Electorate, voters_of};
+use crate::name::ObjectName;
 use crate::node::{Address, Generation, NodeId};
 use crate::placement::Candidate;
 use crate::policy::{Policy, Wanted};
@@ -110,6 +113,8 @@ pub struct View {
     pub digest: RosterDigest,
     /// How many copies there are, as that roster says.
     pub policy: Policy,
+    /// Which members answer for a name, as that roster says.
+    pub electorate: Option<Arc<Electorate>>,
     /// Every data server that is not retired, ordered by id.
     pub members: Vec<Member>,
     /// Data servers written for the seed that are alive, ordered by address.
@@ -160,6 +165,13 @@ impl View {
     #[must_use]
     pub fn counts(&self, id: NodeId) -> bool {
         self.member(id).is_some_and(Member::counts)
+    }
+
+    /// Those whose copies of `name` count: [`Self::counts`], and voters of that
+    /// name while there is an electorate.
+    pub fn counting(&self, name: &ObjectName) -> impl Fn(NodeId) -> bool + use<'_> {
+        let voters = voters_of(self, name);
+        move |id| voters.as_ref().is_none_or(|voters| voters.contains(&id)) && self.counts(id)
     }
 }
 
@@ -396,6 +408,7 @@ impl Membership {
             founded: self.roster.is_founded(),
             digest: self.roster.digest(),
             policy: self.roster.policy,
+            electorate: self.roster.electorate.clone().map(Arc::new),
             members: self.known_ids().into_iter().filter_map(|id| self.member(id, now)).collect(),
             guests: self.guests.keys().cloned().collect(),
         }

@@ -178,6 +178,12 @@ impl Bucket {
     }
 }
 
+impl Default for Bucket {
+    fn default() -> Self {
+        Self::seed()
+    }
+}
+
 impl<'de> Deserialize<'de> for Bucket {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::new(String::deserialize(deserializer)?).map_err(serde::de::Error::custom)

@@ -5,12 +5,13 @@
 //! from the roster alone, and from who was not heard for longer than the repair
 //! delay, so that all members come to the same answer.
 
+use crate::electorate::{Electorate, order};
 use crate::locate::Located;
 use crate::membership::{Hearing, Moment, View};
 use crate::name::ObjectName;
 use crate::node::NodeId;
 use crate::object::{Kind, Stat};
-use crate::placement::{Candidate, choose_owners};
+use crate::placement::Candidate;
 use crate::policy::Policy;
 use crate::roster::MemberState;
 use crate::version::Version;
@@ -70,8 +71,15 @@ pub fn home_candidates(view: &View, repair_delay: Moment, now: Moment) -> Vec<Ca
 
 /// The members that should hold `name`, best first.
 #[must_use]
-pub fn homes(name: &ObjectName, candidates: &[Candidate], policy: &Policy) -> Vec<NodeId> {
-    choose_owners(name, candidates, policy.replicas())
+pub fn homes(
+    name: &ObjectName,
+    candidates: &[Candidate],
+    policy: &Policy,
+    electorate: Option<&Electorate>,
+) -> Vec<NodeId> {
+    let mut homes = order(name, candidates, electorate);
+    homes.truncate(policy.replicas());
+    homes
 }
 
 /// Which holder of the newest version sees to its copies: the first of those
@@ -120,8 +128,13 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
         let from = std::iter::once(own).chain(others).collect();
         return Plan::Copy { stat: held.stat.clone(), from, to: missing };
     }
-    let all_home =
-        homes.len() >= policy.replicas() && homes.iter().all(|home| holders.contains(home));
+    // Those that are relied on must be found by whoever asks voters only: so many
+    // lasting copies are at homes.
+    let votes = |home: &&NodeId| located.voters.as_ref().is_none_or(|voters| voters.contains(home));
+    let lasting = homes.iter().filter(votes).count();
+    let all_home = homes.len() >= policy.replicas()
+        && homes.iter().all(|home| holders.contains(home))
+        && lasting >= policy.write_quorum();
     let only_tombstones = located
         .replicas
         .iter()
@@ -141,9 +154,17 @@ pub fn plan(own: NodeId, located: &Located, homes: &[NodeId], policy: &Policy) -
 /// An acknowledged version is on at least `read_quorum` members. So if fewer
 /// than that have not made a full repair pass since the roster says that `lost`
 /// drains, one of its holders has, and has seen to it that enough others hold
-/// it. `passed` says of a member whether it made such a pass.
+/// it. `passed` says of a member whether it made such a pass. While there is an
+/// electorate that it belongs to, it stays: who asks voters relies on all of them.
 #[must_use]
 pub fn may_retire(view: &View, lost: NodeId, passed: impl Fn(NodeId) -> bool) -> bool {
+    let votes = view.electorate.as_ref().is_some_and(|electorate| electorate.has(lost));
+    !votes && is_dispensable(view, lost, passed)
+}
+
+/// The same whether or not it votes.
+#[must_use]
+pub fn is_dispensable(view: &View, lost: NodeId, passed: impl Fn(NodeId) -> bool) -> bool {
     let policy = &view.policy;
     let remaining = view.roster_members().filter(|member| member.id != lost).count();
     let lacking =

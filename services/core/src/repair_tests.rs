@@ -173,7 +173,7 @@ proptest! {
 }
 
 fn roster_view(states: &[MemberState]) -> View {
-    let mut roster = crate::roster::Roster::of_policy(id(99), POLICY);
+    let mut roster = crate::roster::Roster::of_policy(id(99), POLICY, None);
     for (bits, state) in (1..).zip(states) {
         roster.apply_entry(&crate::roster::Entry {
             id: id(bits),

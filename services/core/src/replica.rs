@@ -80,7 +80,7 @@ pub const MAX_PROMISES: usize = 16_384;
 /// window after its locate, whose answers lie within one window; a write-back
 /// acts on a locate of the same spread and is good for one window more. A pin
 /// must outlast letting go, which takes less than three.
-const LIFETIME_WINDOWS: u32 = 4;
+pub(crate) const LIFETIME_WINDOWS: u32 = 4;
 
 /// Below which version nothing is taken any more, name by name.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use xxhash_rust::xxh3::Xxh3;
 
+use crate::electorate::Electorate;
 use crate::node::{Address, Generation, NodeId, ParseError};
 use crate::policy::Policy;
 
@@ -164,6 +165,10 @@ pub struct Roster {
     /// How many copies there are, and how many answer for an object.
     #[serde(default)]
     pub policy: Policy,
+    /// Which members answer for a name. It belongs to the policy: the two are
+    /// merged as one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub electorate: Option<Electorate>,
     #[serde(with = "entries")]
     entries: BTreeMap<NodeId, Entry>,
 }
@@ -173,13 +178,13 @@ impl Roster {
     #[must_use]
     pub fn found(cluster: ClusterId, policy: Policy, founder: Entry) -> Self {
         let entries = BTreeMap::from([(founder.id, founder)]);
-        Self { cluster: Some(cluster), policy, entries }
+        Self { cluster: Some(cluster), policy, electorate: None, entries }
     }
 
-    /// A roster that says nothing but `policy`, to be merged.
+    /// A roster that says nothing but `policy` and its electorate, to be merged.
     #[must_use]
-    pub fn of_policy(cluster: ClusterId, policy: Policy) -> Self {
-        Self { cluster: Some(cluster), policy, entries: BTreeMap::new() }
+    pub fn of_policy(cluster: ClusterId, policy: Policy, electorate: Option<Electorate>) -> Self {
+        Self { cluster: Some(cluster), policy, electorate, entries: BTreeMap::new() }
     }
 
     /// A roster that says nothing but `entry`, to be merged.
@@ -241,8 +246,9 @@ impl Roster {
             return Err(ForeignCluster { ours, theirs });
         }
         let mut changed = self.cluster.replace(theirs).is_none();
-        if other.policy > self.policy {
+        if (&other.policy, &other.electorate) > (&self.policy, &self.electorate) {
             self.policy = other.policy;
+            self.electorate.clone_from(&other.electorate);
             changed = true;
         }
         for entry in other.entries() {
@@ -263,6 +269,9 @@ impl Roster {
         let Policy { epoch, replicas, write_quorum, read_quorum } = self.policy;
         for number in [epoch, replicas, write_quorum, read_quorum] {
             field(&number.to_le_bytes());
+        }
+        if let Some(electorate) = &self.electorate {
+            field(&electorate.digest().to_le_bytes());
         }
         for entry in self.entries() {
             field(&entry.id.bits().to_le_bytes());
@@ -300,6 +309,7 @@ mod entries {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::electorate::{Phase, Voter};
     use proptest::prelude::*;
 
     fn cluster() -> ClusterId {
@@ -322,10 +332,16 @@ mod tests {
     }
 
     fn roster_strategy() -> impl Strategy<Value = Roster> {
-        (prop::collection::vec(entry_strategy(), 0..6), 0u32..3, 1u32..6).prop_map(
-            |(entries, epoch, replicas)| {
+        let electorate =
+            prop::option::of((0usize..4, 0u128..3).prop_map(|(phase, id)| Electorate {
+                phase: Phase::ALL[phase],
+                voters: 1,
+                members: vec![Voter { id: NodeId::from_bits(id), weight: 1, zone: None }],
+            }));
+        (prop::collection::vec(entry_strategy(), 0..6), 0u32..3, 1u32..6, electorate).prop_map(
+            |(entries, epoch, replicas, electorate)| {
                 let policy = Policy::settled(epoch, replicas);
-                let mut roster = Roster { cluster: Some(cluster()), policy, ..Roster::default() };
+                let mut roster = Roster::of_policy(cluster(), policy, electorate);
                 for entry in &entries {
                     roster.apply_entry(entry);
                 }

@@ -85,7 +85,8 @@ impl Retirement {
             let snapshot = self.changer.cluster.snapshot();
             let entry = snapshot.roster.get(self.own);
             let draining_for = self.draining_for(entry, &mut draining_since);
-            match choose(entry, draining_for, self.window, by_itself) {
+            let votes = snapshot.view.electorate.as_ref().is_some_and(|all| all.has(self.own));
+            match choose(entry, draining_for.filter(|_| !votes), self.window, by_itself) {
                 Step::Wait => {}
                 Step::Retire => {
                     if self.is_empty(&mut complained).await

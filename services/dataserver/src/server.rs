@@ -242,6 +242,7 @@ pub async fn run_with(
         changer: operators.changer.clone(),
         delay: config.repair.delay,
         heartbeat_interval: settings.heartbeat_interval,
+        window: gate.window(),
     };
     let retirement = Retirement {
         runtime: runtime.clone(),

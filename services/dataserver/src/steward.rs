@@ -7,11 +7,11 @@
 use std::time::Duration;
 
 use holdfast_coordinator::cluster::{Changer, MergeError, Snapshot, Told};
-use holdfast_core::lifecycle::{
-    is_repaired, lost_members, retirable_members, retired, steward, wanted,
-};
+use holdfast_core::electorate::{Electorate, Phase, lasts};
+use holdfast_core::lifecycle::{lost_members, next_policy, retirable_members, retired, steward};
+use holdfast_core::membership::Moment;
 use holdfast_core::node::NodeId;
-use holdfast_core::policy::{Policy, PolicyStep};
+use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_runtime::{Runtime, Task};
 use tracing::{info, warn};
@@ -29,6 +29,18 @@ pub struct Steward {
     pub delay: Duration,
     /// How often others are heard.
     pub heartbeat_interval: Duration,
+    /// How long a message may be under way and still count.
+    pub window: Duration,
+}
+
+/// A policy and its electorate, which are changed as one.
+type Terms = (Policy, Option<Electorate>);
+
+/// What this process knows to count, and since when.
+#[derive(Debug)]
+struct Counted {
+    terms: Terms,
+    since: Moment,
 }
 
 impl Steward {
@@ -41,8 +53,7 @@ impl Steward {
     }
 
     async fn run(self) {
-        // The policy that this process knows to count.
-        let mut counted = None;
+        let mut counted: Option<Counted> = None;
         loop {
             self.runtime.sleep(self.heartbeat_interval).await;
             let snapshot = self.changer.cluster.snapshot();
@@ -78,29 +89,41 @@ impl Steward {
         log_told(&told, &format!("the state of {node}"));
     }
 
-    /// One step towards the copies and the write quorum that all ask for. The next one
-    /// waits until this one counts.
-    async fn change_policy(&self, snapshot: &Snapshot, counted: &mut Option<Policy>) {
-        let policy = snapshot.view.policy;
-        let Some(wanted) = wanted(&snapshot.view) else { return };
-        let repaired = is_repaired(&snapshot.view);
-        let Some(PolicyStep::Take(next)) = policy.next(wanted, repaired) else { return };
-        if *counted != Some(policy) {
-            if !self.tell_policy(snapshot, policy).await {
+    /// One step towards what all ask for, and towards an electorate that fits the
+    /// members. The next one waits until this one counts.
+    async fn change_policy(&self, snapshot: &Snapshot, counted: &mut Option<Counted>) {
+        let view = &snapshot.view;
+        let terms: Terms = (view.policy, view.electorate.as_deref().cloned());
+        let now = self.runtime.now();
+        let known = counted.as_ref().filter(|counted| counted.terms == terms);
+        let has_lasted =
+            known.is_some_and(|known| now.saturating_sub(known.since) >= lasts(self.window));
+        let is_known = known.is_some();
+        let next = next_policy(view, has_lasted);
+        let phase = terms.1.as_ref().map(|electorate| electorate.phase);
+        let is_timed = matches!(phase, Some(Phase::Rising | Phase::Falling));
+        if next.is_none() && !is_timed {
+            return;
+        }
+        if !is_known {
+            if !self.tell_policy(snapshot, &terms).await {
                 return;
             }
-            *counted = Some(policy);
+            *counted = Some(Counted { terms, since: self.runtime.now() });
         }
-        info!(?policy, ?next, "the number of copies changes by one step");
-        if self.tell_policy(snapshot, next).await {
-            *counted = Some(next);
+        let Some(next) = next else { return };
+        let to = next.1.as_ref().map_or("none", |electorate| electorate.phase.as_str());
+        info!(policy = ?next.0, electorate = to, "copies, or who answers for them, change by one step");
+        if self.tell_policy(snapshot, &next).await {
+            *counted = Some(Counted { terms: next, since: self.runtime.now() });
         }
     }
 
-    async fn tell_policy(&self, snapshot: &Snapshot, policy: Policy) -> bool {
+    async fn tell_policy(&self, snapshot: &Snapshot, (policy, electorate): &Terms) -> bool {
         let Some(cluster) = snapshot.roster.cluster else { return false };
-        let told = self.changer.tell(Roster::of_policy(cluster, policy)).await;
-        log_told(&told, "the number of copies");
+        let change = Roster::of_policy(cluster, *policy, electorate.clone());
+        let told = self.changer.tell(change).await;
+        log_told(&told, "the number of copies, or who answers for them");
         told.is_ok_and(|told| told.counts())
     }
 }

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
+use holdfast_core::electorate::{Electorate, Phase, Voter};
 use holdfast_core::membership::{Hearing, Membership, View};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::policy::Policy;
@@ -25,6 +26,8 @@ pub type Life = (MemberState, bool);
 pub struct Book {
     /// How many copies there are.
     pub policy: Policy,
+    /// Who answers for the key.
+    pub electorate: Option<Electorate>,
     /// The members.
     pub lives: Vec<Option<Life>>,
 }
@@ -52,7 +55,18 @@ impl Book {
     #[must_use]
     pub fn active(policy: Policy, members: usize, places: usize) -> Self {
         let life = |place| (place < members).then_some((MemberState::Active, false));
-        Self { policy, lives: (0..places).map(life).collect() }
+        Self { policy, electorate: None, lives: (0..places).map(life).collect() }
+    }
+
+    /// The electorate of all its members, in this phase.
+    #[must_use]
+    pub fn convene(&self, phase: Phase) -> Electorate {
+        let voter = |place| Voter { id: id(place), weight: 1, zone: None };
+        Electorate {
+            phase,
+            voters: 2 * self.policy.write_quorum - 1,
+            members: self.members().map(voter).collect(),
+        }
     }
 
     /// Where this member is in its life.
@@ -69,7 +83,7 @@ impl Book {
 
     fn to_roster(&self) -> Roster {
         let cluster = NodeId::from_bits(u128::MAX);
-        let mut roster = Roster::of_policy(cluster, self.policy);
+        let mut roster = Roster::of_policy(cluster, self.policy, self.electorate.clone());
         for (place, life) in self.lives.iter().enumerate() {
             let Some((state, lost)) = *life else { continue };
             roster.apply_entry(&Entry {
@@ -88,7 +102,11 @@ impl Book {
 
     fn of_roster(roster: &Roster, places: usize) -> Self {
         let life = |at| roster.get(id(at)).map(|entry| (entry.state, entry.lost));
-        Self { policy: roster.policy, lives: (0..places).map(life).collect() }
+        Self {
+            policy: roster.policy,
+            electorate: roster.electorate.clone(),
+            lives: (0..places).map(life).collect(),
+        }
     }
 
     /// Merges another one into this one, as core does.

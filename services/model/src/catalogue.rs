@@ -45,6 +45,12 @@ pub fn models() -> Vec<Setup> {
         lower_quorum(),
         collecting(),
         collecting_late(),
+        electorate_comes(),
+        electorate_comes_read(),
+        electorate_comes_astray(),
+        electorate_goes(),
+        electorate_goes_create(),
+        voters_read(),
     ]
 }
 
@@ -97,6 +103,17 @@ pub fn mutants() -> Vec<Setup> {
         raise_quorum().with(Mutation::ReadQuorumBeforePass),
         raise_quorum_read().with(Mutation::NoWriteBack),
         lower_quorum().with(Mutation::WriteQuorumDownFirst),
+        electorate_comes().with(Mutation::CountAnybody),
+        voters_read().with(Mutation::SettleOnAnybody),
+        voters_read().with(Mutation::CountAnybody),
+        electorate_comes().with(Mutation::ReadVotersAtOnce),
+        electorate_comes().with(Mutation::PassOnAnybody),
+        electorate_comes_read().with(Mutation::JudgeByLastRoster),
+        electorate_comes_astray().with(Mutation::RelyOnAnybody),
+        electorate_goes().with(Mutation::CountAnybody),
+        electorate_goes().with(Mutation::FallUnnoticed),
+        electorate_goes().with(Mutation::IgnoreDigest),
+        Setup { ticks: 0, ..electorate_goes_create() }.with(Mutation::FallAtOnce),
         collecting_read().with(Mutation::CollectUnasked),
         collecting_late_read().with(Mutation::CollectWithoutBar),
     ]
@@ -121,6 +138,7 @@ pub fn doubly_guarded() -> Vec<Setup> {
         two_droppers().with(Mutation::LetGoWhenYoung),
         lost().with(Mutation::DrainUnnoticed),
         raise().with(Mutation::NoticeByNewPolicy),
+        electorate_comes_astray().with(Mutation::RiseAtOnce),
         collecting_late().with(Mutation::CollectInOneRound),
         collecting_late().with(Mutation::AgreeToAnything),
         collecting_late().with(Mutation::CollectWithoutFloor),

@@ -13,7 +13,7 @@ use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::BatchAnswer;
 
 use crate::book::{Book, Place, address, id};
-use crate::node::{Answer, Held};
+use crate::node::{Answer, Held, key};
 
 /// Somebody who asks, and what came of it so far.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -106,7 +106,7 @@ impl Locating {
     #[must_use]
     pub fn located(&self, began: &View, view: &View, clocks: &[u64]) -> Located {
         let promises: BTreeSet<u32> = self.ballot.iter().map(|_| 0).collect();
-        let mut round = Round::new(1, promises, began);
+        let mut round = Round::new(vec![key()], promises, began);
         if began != view {
             round.apply_view(view);
         }

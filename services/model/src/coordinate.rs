@@ -3,9 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use holdfast_core::electorate::order;
 use holdfast_core::locate::Located;
+use holdfast_core::membership::View;
 use holdfast_core::object::Kind;
-use holdfast_core::placement::choose_owners;
 use holdfast_core::quorum::{Progress, Purpose, Reply};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::{Version, VersionSource};
@@ -153,6 +154,9 @@ impl World {
             self.view(&locating.began)
         };
         let mut located = locating.located(&began, &view, &self.setup.clocks);
+        if self.broken(Mutation::SettleOnAnybody) {
+            located.settled = located.copies >= view.policy.write_quorum();
+        }
         if self.broken(Mutation::SettleByReadQuorum) {
             located.settled = located.lasting >= view.policy.read_quorum();
         }
@@ -272,8 +276,8 @@ impl World {
             candidates.iter().map(|candidate| place(candidate.id)).collect()
         } else {
             let count = if self.setup.everywhere { usize::MAX } else { view.policy.replicas() };
-            let owners = choose_owners(&key(), &candidates, count);
-            owners.into_iter().map(place).collect()
+            let owners = order(&key(), &candidates, view.electorate.as_deref());
+            owners.into_iter().take(count).map(place).collect()
         };
         let to: BTreeSet<Place> = to.difference(holders).copied().collect();
         for receiver in &to {
@@ -306,7 +310,10 @@ impl World {
             quorum -= 1;
         }
         let draining = self.broken(Mutation::CountDraining);
-        if writing.tally().progress(quorum, |id| draining || view.counts(id)) == Progress::Open {
+        let anybody = self.broken(Mutation::CountAnybody);
+        let (key, all) = (key(), View { electorate: None, ..View::clone(&view) });
+        let counts = if anybody { all.counting(&key) } else { view.counting(&key) };
+        if writing.tally().progress(quorum, |id| draining || counts(id)) == Progress::Open {
             return;
         }
         let writing = writing.clone();

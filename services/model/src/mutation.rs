@@ -80,4 +80,20 @@ pub enum Mutation {
     NoticeByNewPolicy,
     /// A read settles what it found by the quorum of reads alone.
     SettleByReadQuorum,
+    /// What members accepted that are no voters counts.
+    CountAnybody,
+    /// A version that W members have, voters or not, is answered as settled.
+    SettleOnAnybody,
+    /// W voters answer for names that nobody has brought to them.
+    ReadVotersAtOnce,
+    /// A pass is content with W copies anywhere.
+    PassOnAnybody,
+    /// A copy is let go of while too few of those that are relied on vote.
+    RelyOnAnybody,
+    /// An electorate that rises is looked after at once.
+    RiseAtOnce,
+    /// An electorate that falls is gone at once.
+    FallAtOnce,
+    /// A fall counts as soon as one member knows of it.
+    FallUnnoticed,
 }

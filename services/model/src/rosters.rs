@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use holdfast_core::admission::{Situation, Step, choose_step};
+use holdfast_core::electorate::{self, ElectorateStep, Phase, Situation as Election};
 use holdfast_core::membership::{Hearing, View};
 use holdfast_core::policy::{Policy, PolicyStep};
 use holdfast_core::repair;
@@ -12,7 +13,7 @@ use holdfast_core::roster::MemberState;
 
 use crate::book::{Book, Place, id, place};
 use crate::mutation::Mutation;
-use crate::node::moment;
+use crate::node::{Node, moment};
 use crate::world::{Action, State, World};
 
 impl World {
@@ -29,7 +30,8 @@ impl World {
         if self.broken(Mutation::ReviveRetired) {
             self.revive(&mut node.book, &before);
         }
-        if node.book.policy != before.policy {
+        let terms = |book: &Book| (book.policy, book.electorate.clone());
+        if terms(&node.book) != terms(&before) {
             node.passed = false;
         }
         let refuses = node.book.state(own) >= Some(MemberState::Draining);
@@ -88,6 +90,12 @@ impl World {
         }
         if self.setup.goal.is_some() {
             actions.push(Action::Step);
+        }
+        if self.setup.electorate.1.is_some() {
+            for own in 0..nodes {
+                actions.push(Action::Counted(own));
+                actions.extend([true, false].map(|unfit| Action::Elect(own, unfit)));
+            }
         }
     }
 
@@ -228,6 +236,66 @@ impl World {
         self.change(state, 0, |book| book.policy = next)
     }
 
+    /// A member learns that the electorate as it knows it counts.
+    pub(crate) fn counted(&self, state: &mut State, own: Place) -> bool {
+        let book = &state.nodes[own].book;
+        let same = |node: &&Arc<Node>| {
+            (&node.book.policy, &node.book.electorate) >= (&book.policy, &book.electorate)
+        };
+        let falls = book.electorate.as_ref().is_some_and(|all| all.phase == Phase::Falling);
+        let needed = match falls && self.broken(Mutation::FallUnnoticed) {
+            true => 1,
+            false => book.policy.notice_quorum(state.nodes.len()),
+        };
+        let counts = state.nodes.iter().filter(same).count() >= needed;
+        let is_known = state.counted.as_ref().is_some_and(|(known, _)| known == book);
+        if is_known || !counts {
+            return false;
+        }
+        state.counted = Some((Arc::clone(book), moment(state.tick)));
+        true
+    }
+
+    /// A member that knows that the electorate counts takes the next step, as core
+    /// says. Whether somebody must not vote any more is left open.
+    pub(crate) fn elect(&self, state: &mut State, own: Place, unfit: bool) -> bool {
+        let book = Arc::clone(&state.nodes[own].book);
+        let Some((_, since)) = state.counted.as_ref().filter(|(known, _)| *known == book) else {
+            return false;
+        };
+        let (goal, view) = (self.setup.electorate.1.flatten(), self.view(&book));
+        let phase = book.electorate.as_ref().map(|electorate| electorate.phase);
+        let at_once = match phase {
+            Some(Phase::Rising) => self.broken(Mutation::RiseAtOnce),
+            Some(Phase::Falling) => self.broken(Mutation::FallAtOnce),
+            _ => false,
+        };
+        let waited = moment(state.tick).saturating_sub(*since) >= self.setup.phase_lasts();
+        let situation = Election {
+            view: &view,
+            wanted: None,
+            repaired: self.broken(Mutation::ReadVotersAtOnce)
+                || state.nodes.iter().all(|node| node.passed),
+            has_lasted: at_once || waited,
+            is_unfit: &|_| unfit,
+        };
+        let next = match phase {
+            // What follows has been seen, or is not of interest.
+            _ if phase == goal => return false,
+            // Core's other conditions are about members that models do not have.
+            None if book.policy.epoch > self.setup.policy.epoch => return false,
+            None => Some(book.convene(Phase::Rising)),
+            Some(_) => match electorate::next(&situation) {
+                ElectorateStep::Take(next) => next,
+                ElectorateStep::Rest => return false,
+            },
+        };
+        self.change(state, own, |book| {
+            book.policy.epoch += 1;
+            book.electorate = next;
+        })
+    }
+
     /// Whether what this model is about has happened.
     pub(crate) fn is_at_its_goal(&self, state: &State) -> bool {
         let book = Self::agreed(state);
@@ -248,6 +316,8 @@ impl World {
                 .any(|(node, at)| node.held.is_none() && self.setup.initial.contains(&at));
         let collected = self.setup.tombstones.is_empty()
             || state.nodes.iter().all(|node| node.collected.is_some());
-        drained && joined && settled && answered && let_go && collected
+        let phase = book.electorate.as_ref().map(|electorate| electorate.phase);
+        let elected = self.setup.electorate.1.is_none_or(|goal| phase == goal);
+        drained && joined && settled && elected && answered && let_go && collected
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use holdfast_core::electorate::{self, Phase};
 use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::version::Version;
 
@@ -63,6 +64,11 @@ pub struct Setup {
     pub drains: Option<(usize, bool)>,
     /// How many copies there are to be, and how many of them a write makes.
     pub goal: Option<Wanted>,
+    /// The phase of the electorate in the beginning, if there is one, and that to
+    /// which it goes, or none, if it changes.
+    pub electorate: (Option<Phase>, Option<Option<Phase>>),
+    /// For how many ticks it rises and falls; core's rule if none is given.
+    pub phase_ticks: Option<u64>,
     /// Keeps the names of members in the states although they do not matter, so
     /// that the steps of a counterexample can be followed.
     pub named: bool,
@@ -97,6 +103,8 @@ impl Setup {
             joins: false,
             drains: None,
             goal: None,
+            electorate: (None, None),
+            phase_ticks: None,
             named: false,
             mutation: None,
         }
@@ -120,6 +128,12 @@ impl Setup {
         self.promise_ticks.map_or(self.window(), |count| ticks(count) / 4)
     }
 
+    /// How long an electorate rises and falls.
+    #[must_use]
+    pub fn phase_lasts(&self) -> Duration {
+        self.phase_ticks.map_or_else(|| electorate::lasts(self.window()), ticks)
+    }
+
     /// Places for members.
     #[must_use]
     pub fn places(&self) -> usize {
@@ -141,12 +155,13 @@ impl Setup {
             && self.damaged.is_none()
             && self.repairers.is_empty()
             && !self.changes_roster()
+            && self.electorate.0.is_none()
             && (self.everywhere || self.policy.replicas() == self.members)
     }
 
     /// Whether rosters change at all.
     #[must_use]
     pub fn changes_roster(&self) -> bool {
-        self.joins || self.drains.is_some() || self.goal.is_some()
+        self.joins || self.drains.is_some() || self.goal.is_some() || self.electorate.1.is_some()
     }
 }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use holdfast_core::electorate::Phase as ElectoratePhase;
 use holdfast_core::membership::{Moment, View};
 use holdfast_core::repair::{self, Plan};
 use holdfast_core::replica::NoPin;
@@ -147,7 +148,7 @@ impl World {
             return homes.iter().copied().map(id).collect();
         }
         let candidates = repair::home_candidates(view, Moment::ZERO, Moment::ZERO);
-        repair::homes(&key(), &candidates, &view.policy)
+        repair::homes(&key(), &candidates, &view.policy, view.electorate.as_deref())
     }
 
     pub(crate) fn plan(&self, state: &mut State, own: Place) -> bool {
@@ -161,7 +162,10 @@ impl World {
         }
         let homes = self.homes(&view, own);
         let plan = repair::plan(id(own), &located, &homes, &view.policy);
-        let lasting = located.lasting >= view.policy.write_quorum();
+        let lasting = match self.broken(Mutation::PassOnAnybody) {
+            true => located.copies >= view.policy.write_quorum(),
+            false => located.lasting >= view.policy.write_quorum(),
+        };
         state.upkeep[own] = Upkeep::Nothing;
         state.node(own).passed |= counts && lasting;
         match plan {
@@ -265,7 +269,12 @@ impl World {
         if rely_on != pinned || !(may || at_once) {
             return false;
         }
-        let version = *version;
+        let (version, key, view) = (*version, key(), self.view(&state.nodes[own].book));
+        let counts = view.counting(&key);
+        let relied_on = rely_on.iter().filter(|place| counts(id(**place))).count();
+        if relied_on < view.policy.write_quorum() && !self.broken(Mutation::RelyOnAnybody) {
+            return false;
+        }
         Self::drop_exactly(state, own, version);
         self.abandon(state, own)
     }
@@ -285,6 +294,7 @@ impl World {
                 && self.drain_counts(state, drained)
         });
         let raised = self.setup.goal.is_some() && self.policy_counts(state, &book.policy);
-        lost || raised
+        let phase = book.electorate.as_ref().map(|electorate| electorate.phase);
+        lost || raised || phase == Some(ElectoratePhase::Settling)
     }
 }

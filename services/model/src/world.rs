@@ -3,16 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use holdfast_core::membership::View;
+use holdfast_core::electorate::{Electorate, Phase as ElectoratePhase};
+use holdfast_core::membership::{Moment, View};
 use holdfast_core::policy::Policy;
 use holdfast_core::version::Version;
 use stateright::{Model, Property};
 
-use crate::book::{Book, Place, Views};
+use crate::book::{Book, Place, Views, id};
 use crate::client::{Client, Phase};
 use crate::history::{Ask, History};
 use crate::mutation::Mutation;
-use crate::node::{Held, Node, Packet, moment};
+use crate::node::{Held, Node, Packet, key, moment};
 use crate::setup::{OLD_TOMBSTONE, Setup};
 use crate::symmetry;
 use crate::upkeep::Upkeep;
@@ -39,6 +40,8 @@ pub struct State {
     pub restarts: u8,
     /// The policy before the one that is being brought in.
     pub policy_before: Policy,
+    /// The roster of somebody who knows that its electorate counts, and since when.
+    pub counted: Option<(Arc<Book>, Moment)>,
 }
 
 impl State {
@@ -111,6 +114,10 @@ pub enum Action {
     Retire,
     /// The next step towards another number of copies.
     Step,
+    /// A member learns that the electorate counts as it is.
+    Counted(Place),
+    /// It takes the next step, for which somebody must not vote any more, or not.
+    Elect(Place, bool),
 }
 
 impl std::fmt::Display for Action {
@@ -205,8 +212,13 @@ impl World {
     fn keeps(&self, state: &State) -> bool {
         let Some(told) = state.told else { return true };
         let book = Self::agreed(state);
+        let reading = |electorate: &Electorate| electorate.phase == ElectoratePhase::Reading;
+        let voters =
+            book.electorate.as_ref().filter(|all| reading(all)).map(|all| all.voters(&key()));
+        let votes =
+            |place: &Place| voters.as_ref().is_none_or(|voters| voters.contains(&id(*place)));
         let holders = book.members().filter(|place| state.nodes[*place].keeps(told));
-        holders.count() >= book.policy.read_quorum()
+        holders.filter(votes).count() >= book.policy.read_quorum()
     }
 
     /// Whether reads at this very moment would be told what fits: by somebody
@@ -245,7 +257,9 @@ impl Model for World {
 
     fn init_states(&self) -> Vec<State> {
         let setup = &self.setup;
-        let book = Arc::new(Book::active(setup.policy, setup.members, setup.places()));
+        let mut book = Book::active(setup.policy, setup.members, setup.places());
+        book.electorate = setup.electorate.0.map(|phase| book.convene(phase));
+        let book = Arc::new(book);
         let initial = Held { version: Version::from_parts(1, 0), content: Some(9) };
         let held = |place: Place| setup.initial.contains(&place).then_some(initial);
         let node = |place| Node::new(setup, held(place), Arc::clone(&book));
@@ -289,6 +303,7 @@ impl Model for World {
             told,
             restarts: setup.restarts,
             policy_before: setup.policy,
+            counted: None,
         }]
     }
 
@@ -381,6 +396,8 @@ impl Model for World {
             Action::Drain => self.drain(&mut state),
             Action::Retire => self.retire(&mut state),
             Action::Step => self.step(&mut state),
+            Action::Counted(own) => self.counted(&mut state, own),
+            Action::Elect(own, unfit) => self.elect(&mut state, own, unfit),
         };
         if !happened {
             return None;

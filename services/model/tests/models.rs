@@ -69,6 +69,16 @@ fn another_write_quorum() {
 }
 
 #[test]
+fn electorates() {
+    holds(catalogue::electorate_comes());
+    holds(catalogue::electorate_comes_read());
+    holds(catalogue::electorate_comes_astray());
+    holds(catalogue::electorate_goes());
+    holds(catalogue::electorate_goes_create());
+    holds(catalogue::voters_read());
+}
+
+#[test]
 fn tombstones_are_collected() {
     holds(catalogue::collecting());
     holds(catalogue::collecting_late());

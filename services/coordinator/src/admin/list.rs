@@ -17,6 +17,11 @@ pub(super) fn list(snapshot: &Snapshot, now: Moment) -> warp::reply::Json {
         "cluster": snapshot.roster.cluster,
         "roster_digest": snapshot.view.digest,
         "policy": snapshot.view.policy,
+        "electorate": snapshot.view.electorate.as_deref().map(|electorate| json!({
+            "phase": electorate.phase,
+            "voters": electorate.voters,
+            "members": electorate.members.len(),
+        })),
         "dataservers": members.chain(retired.map(describe_retired)).collect::<Vec<_>>(),
         "guests": guests,
     }))

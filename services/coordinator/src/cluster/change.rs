@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn roster(replicas: u32, states: &[MemberState]) -> Roster {
-        let mut roster = Roster::of_policy(id(99), Policy::settled(1, replicas));
+        let mut roster = Roster::of_policy(id(99), Policy::settled(1, replicas), None);
         for (bits, state) in (1..).zip(states) {
             roster.apply_entry(&Entry {
                 id: id(bits),

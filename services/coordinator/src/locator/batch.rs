@@ -44,10 +44,11 @@ impl Batch {
         now: Duration,
     ) -> Self {
         let span = tracing::info_span!("locate_batch", names = lookups.len());
+        let names: Vec<_> = lookups.iter().map(|lookup| lookup.name.clone()).collect();
         let mut request = BatchRequest {
             protocol: PROTOCOL_VERSION,
             id,
-            names: lookups.iter().map(|lookup| lookup.name.clone()).collect(),
+            names: names.clone(),
             trace: span.in_scope(trace::current_traceparent),
             traces: BTreeMap::new(),
             stamps,
@@ -65,7 +66,7 @@ impl Batch {
         Self {
             sent: now,
             from_all: lookups.iter().any(|lookup| lookup.from_all),
-            round: Round::new(lookups.len(), request.promises.keys().copied().collect(), view),
+            round: Round::new(names, request.promises.keys().copied().collect(), view),
             request,
             lookups,
             including: BTreeSet::new(),

@@ -83,9 +83,16 @@ impl Objects {
             Targets::Guests => return self.put_guest(&name, incoming).await,
         };
         let policy = view.view.policy;
-        let (copies, quorum) = (policy.replicas(), policy.write_quorum());
-        check_enough(&view.view, &before, recipients.len(), room)?;
-        let (uploads, digest) = self.upload(&recipients, copies, quorum, incoming).await?;
+        let quorum = policy.write_quorum();
+        check_enough(&view.view, &before, &name, &recipients, room)?;
+        let counts = view.view.counting(&name);
+        let recipients: Vec<_> = recipients
+            .into_iter()
+            .take(policy.replicas())
+            .map(|to| (counts(to.member.id), to))
+            .collect();
+        drop(counts);
+        let (uploads, digest) = self.upload(recipients, quorum, incoming).await?;
         let content = Content::Staged(Arc::new(uploads));
         let write = Write { name, kind: Kind::Object, metadata, digest, content };
         match self.write_when(&write, condition.as_ref()).await? {

@@ -151,7 +151,7 @@ impl Run {
     fn progress(&self) -> Progress {
         let snapshot = self.objects.cluster.snapshot();
         let view = &snapshot.view;
-        self.tally.progress(view.policy.write_quorum(), |node| view.counts(node))
+        self.tally.progress(view.policy.write_quorum(), view.counting(&self.replication.name))
     }
 
     fn send_to_next(&mut self) -> bool {

@@ -36,11 +36,9 @@ impl Objects {
         let view = &snapshot.view;
         let mut from: Vec<NodeId> = located.newest_holders().map(|holder| holder.node).collect();
         let readable = |node: &NodeId| located.answered.contains(node);
-        let holders: Vec<NodeId> = from
-            .iter()
-            .copied()
-            .filter(|holder| view.counts(*holder) && readable(holder))
-            .collect();
+        let counts = view.counting(name);
+        let holders: Vec<NodeId> =
+            from.iter().copied().filter(|holder| counts(*holder) && readable(holder)).collect();
         // Stable: good copies first.
         from.sort_by_key(|node| !readable(node));
         let recipients = match choose_targets(view, located, name, stat.size_bytes) {

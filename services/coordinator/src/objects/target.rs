@@ -1,9 +1,9 @@
 //! Which data servers a write goes to.
 
+use holdfast_core::electorate::order;
 use holdfast_core::locate::Located;
 use holdfast_core::membership::View;
 use holdfast_core::name::ObjectName;
-use holdfast_core::placement::rank;
 
 use super::replicate::Recipient;
 use crate::error::ObjectError;
@@ -34,7 +34,7 @@ pub(super) fn choose_targets(
         .into_iter()
         .filter(|candidate| located.stamp_or_earlier(candidate.id).is_some())
         .collect();
-    let mut order = rank(name, &candidates);
+    let mut order = order(name, &candidates, view.electorate.as_deref());
     if view.policy.replicas() == 1
         && let Some(holder) = located.newest().map(|replica| replica.node)
     {
@@ -58,19 +58,22 @@ pub(super) fn choose_targets(
     if view.guests.is_empty() { Err(ObjectError::NoDataServers) } else { Ok(Targets::Guests) }
 }
 
-/// Fewer than W members cannot acknowledge anything: nothing is sent to them.
+/// Fewer than W members whose copies count cannot acknowledge anything: nothing
+/// is sent to them.
 pub(super) fn check_enough(
     view: &View,
     located: &Located,
-    recipients: usize,
+    name: &ObjectName,
+    recipients: &[Recipient],
     size_bytes: u64,
 ) -> Result<(), ObjectError> {
-    let quorum = view.policy.write_quorum();
-    if recipients >= quorum {
+    let (quorum, counts) = (view.policy.write_quorum(), view.counting(name));
+    if recipients.iter().filter(|to| counts(to.member.id)).count() >= quorum {
         return Ok(());
     }
-    let room_lacks = view.candidates(size_bytes).len() < quorum;
-    if room_lacks && view.writable().count() >= quorum {
+    let roomy = view.candidates(size_bytes);
+    let room_lacks = roomy.iter().filter(|candidate| counts(candidate.id)).count() < quorum;
+    if room_lacks && view.writable().filter(|member| counts(member.id)).count() >= quorum {
         return Err(ObjectError::NoSpace);
     }
     Err(ObjectError::NoQuorum { silent: located.unheard.clone() })

@@ -1,4 +1,5 @@
 use super::*;
+use holdfast_core::electorate::{Electorate, Phase, Voter};
 use holdfast_core::locate::Replica;
 use holdfast_core::membership::{Hearing, Member};
 use holdfast_core::name::Key;
@@ -108,18 +109,53 @@ fn full_none_and_guests_are_told_apart() {
     assert!(matches!(target, Ok(Targets::Guests)));
 }
 
+/// What becomes of a write to these members.
+fn refused(view: &View, located: &Located, to: &[u128]) -> Option<ObjectError> {
+    let recipients: Vec<Recipient> = to
+        .iter()
+        .filter_map(|bits| {
+            let (member, stamp) = (view.member(id(*bits))?.clone(), located.stamp(id(*bits))?);
+            Some(Recipient { member, stamp })
+        })
+        .collect();
+    check_enough(view, located, &name(), &recipients, 10).err()
+}
+
 #[test]
 fn fewer_than_a_quorum_get_nothing() {
     let mut view = view((1..4).map(|bits| member(bits, Hearing::Heard, 50)).collect());
     view.policy = Policy::settled(0, 3);
     let all = answered(&[1, 2, 3]);
-    assert!(check_enough(&view, &all, 2, 10).is_ok());
-    let few = check_enough(&view, &all, 1, 10);
-    assert!(matches!(few, Err(ObjectError::NoQuorum { .. })), "{few:?}");
+    assert!(refused(&view, &all, &[1, 2]).is_none());
+    let few = refused(&view, &all, &[1]);
+    assert!(matches!(few, Some(ObjectError::NoQuorum { .. })), "{few:?}");
     view.members[0].free_bytes = 5;
     view.members[1].free_bytes = 5;
-    assert!(matches!(check_enough(&view, &all, 1, 10), Err(ObjectError::NoSpace)));
+    assert!(matches!(refused(&view, &all, &[1]), Some(ObjectError::NoSpace)));
     view.members[2].hearing = Hearing::Silent;
     view.members[1].hearing = Hearing::Silent;
-    assert!(matches!(check_enough(&view, &all, 1, 10), Err(ObjectError::NoQuorum { .. })));
+    assert!(matches!(refused(&view, &all, &[1]), Some(ObjectError::NoQuorum { .. })));
+}
+
+#[test]
+fn while_there_are_voters_they_come_first_and_only_they_count() {
+    let mut view = view((1..8).map(|bits| member(bits, Hearing::Heard, 50)).collect());
+    view.policy = Policy::settled(0, 3);
+    let members = (1..=6).map(|bits| Voter { id: id(bits), weight: 1, zone: None }).collect();
+    let electorate = Electorate { phase: Phase::Rising, voters: 3, members };
+    let voters = electorate.voters(&name());
+    view.electorate = Some(electorate.into());
+    let all = answered(&[1, 2, 3, 4, 5, 6, 7]);
+    let order = chosen(&view, &all, 10);
+    assert_eq!(order[..3], voters);
+    assert_eq!(order[6], id(7), "who came later");
+    let bits = |nodes: &[NodeId]| nodes.iter().map(|node| node.bits()).collect::<Vec<u128>>();
+    assert!(refused(&view, &all, &bits(&order[1..3])).is_none());
+    let others = refused(&view, &all, &bits(&order[2..]));
+    assert!(matches!(others, Some(ObjectError::NoQuorum { .. })), "{others:?}");
+    for member in view.members.iter_mut().filter(|member| voters[1..].contains(&member.id)) {
+        member.free_bytes = 5;
+    }
+    let full = refused(&view, &all, &bits(&order[3..]));
+    assert!(matches!(full, Some(ObjectError::NoSpace)), "{full:?}");
 }

@@ -1,6 +1,6 @@
 //! A large payload on its way to all its owners at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -95,13 +95,12 @@ impl Drop for Uploads {
 }
 
 impl Objects {
-    /// Streams a payload to the first `copies` of `recipients` and checks that
-    /// all sides saw the same bytes. At least `quorum` of them have it when this
-    /// returned `Ok`.
+    /// Streams a payload to `recipients` and checks that all sides saw the same
+    /// bytes. At least `quorum` of those that count, for which the first of the
+    /// pair is true, have it when this returned `Ok`.
     pub(super) async fn upload(
         &self,
-        recipients: &[Recipient],
-        copies: usize,
+        recipients: Vec<(bool, Recipient)>,
         quorum: usize,
         incoming: Incoming,
     ) -> Result<(Uploads, Digest), ObjectError> {
@@ -109,16 +108,24 @@ impl Objects {
         let limit = self.config.max_object_bytes;
         let (stream, outcome) = body::meter(self.runtime.clone(), incoming, limit);
         let mut pump = Pump { objects: self.clone(), feeds: Vec::new(), quorum };
-        let uploads = recipients.iter().take(copies).map(|to| {
+        let enough = Enough {
+            counting: recipients
+                .iter()
+                .filter(|(counts, _)| *counts)
+                .map(|(_, to)| to.member.id)
+                .collect(),
+            quorum: quorum.max(1),
+        };
+        let uploads = recipients.iter().map(|(counts, to)| {
             let (feed, fed) = mpsc::channel(CHUNKS_WAITING);
-            pump.feeds.push(Feed { node: to.member.id, feed });
+            pump.feeds.push(Feed { node: to.member.id, counts: *counts, feed });
             let (address, node) = (to.member.address.clone(), to.member.id);
             let data_servers = self.data_servers.clone();
             async move { (node, data_servers.stage(&address, node, size_bytes, chunks(fed)).await) }
         });
         let uploads: FuturesUnordered<_> = uploads.collect();
         let pumping = pump.run(Box::pin(stream));
-        let uploaded = self.wait_for_enough(pumping, uploads, quorum).await;
+        let uploaded = self.wait_for_enough(pumping, uploads, &enough).await;
         let metered = body::take_outcome(&outcome);
         let mut uploads = Uploads { objects: self.clone(), staged: BTreeMap::new() };
         if let Some(refused) = metered.refused {
@@ -150,7 +157,7 @@ impl Objects {
             }
             same
         });
-        if uploads.staged.len() < quorum.max(1) {
+        if !enough.are(uploads.staged.keys()) {
             return Err(refusal.unwrap_or(ObjectError::WriteFailed));
         }
         Ok((uploads, digest))
@@ -161,7 +168,7 @@ impl Objects {
         &self,
         pumping: impl Future<Output = ()>,
         mut uploads: FuturesUnordered<U>,
-        quorum: usize,
+        enough: &Enough,
     ) -> Vec<Uploaded> {
         let mut pumping = std::pin::pin!(pumping);
         let mut grace = self.runtime.sleep(Duration::ZERO);
@@ -177,13 +184,25 @@ impl Objects {
                     break;
                 }
             }
-            let good = uploaded.iter().filter(|(_, upload)| upload.is_ok()).count();
-            if is_pumped && !is_enough && good >= quorum.max(1) {
+            let good = uploaded.iter().filter(|(_, upload)| upload.is_ok());
+            if is_pumped && !is_enough && enough.are(good.map(|(node, _)| node)) {
                 is_enough = true;
                 grace = self.runtime.sleep(GRACE);
             }
         }
         uploaded
+    }
+}
+
+/// How many must have a payload, and who of them counts.
+struct Enough {
+    counting: BTreeSet<NodeId>,
+    quorum: usize,
+}
+
+impl Enough {
+    fn are<'a>(&self, nodes: impl Iterator<Item = &'a NodeId>) -> bool {
+        nodes.filter(|node| self.counting.contains(node)).count() >= self.quorum
     }
 }
 
@@ -196,6 +215,8 @@ type Fed = Option<Bytes>;
 
 struct Feed {
     node: NodeId,
+    /// Whether what it has counts.
+    counts: bool,
     feed: mpsc::Sender<Fed>,
 }
 
@@ -213,7 +234,7 @@ impl Pump {
             // Why it broke, the meter tells.
             let Ok(chunk) = chunk else { return };
             self.feed(Some(chunk)).await;
-            if self.feeds.len() < self.quorum.max(1) {
+            if self.feeds.iter().filter(|to| to.counts).count() < self.quorum.max(1) {
                 return;
             }
         }
@@ -224,7 +245,10 @@ impl Pump {
         let (runtime, patience) = (&self.objects.runtime, self.objects.config.body_timeout);
         let sends = self.feeds.iter().map(|to| {
             let sending = to.feed.send(chunk.clone());
-            async move { runtime.timeout(patience, sending).await.is_ok_and(|sent| sent.is_ok()) }
+            let sent = async move {
+                runtime.timeout(patience, sending).await.is_ok_and(|sent| sent.is_ok())
+            };
+            (to.counts, sent)
         });
         let mut sent = join_enough(runtime, sends.collect(), self.quorum.max(1)).await.into_iter();
         self.feeds.retain(|to| {
@@ -237,15 +261,18 @@ impl Pump {
     }
 }
 
-/// Waits for all, but no longer than [`STALL`] once `enough` of them are done.
+/// Waits for all, but no longer than [`STALL`] once `enough` of those that count
+/// are done.
 async fn join_enough<F: Future<Output = bool>>(
     runtime: &Runtime,
-    sends: Vec<F>,
+    sends: Vec<(bool, F)>,
     enough: usize,
 ) -> Vec<bool> {
     let mut done = vec![false; sends.len()];
-    let indexed =
-        sends.into_iter().enumerate().map(|(index, send)| async move { (index, send.await) });
+    let indexed = sends
+        .into_iter()
+        .enumerate()
+        .map(|(index, (counts, send))| async move { (index, counts, send.await) });
     let mut waiting: FuturesUnordered<_> = indexed.collect();
     let mut count = 0;
     loop {
@@ -259,11 +286,11 @@ async fn join_enough<F: Future<Output = bool>>(
             next.await
         };
         match next {
-            Some((index, sent)) => {
+            Some((index, counts, sent)) => {
                 if let Some(done) = done.get_mut(index) {
                     *done = sent;
                 }
-                count += usize::from(sent);
+                count += usize::from(sent && counts);
             }
             None => return done,
         }

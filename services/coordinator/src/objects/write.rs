@@ -152,7 +152,7 @@ impl Objects {
         };
         match &targets {
             Targets::Members(recipients) => {
-                check_enough(view, located, recipients.len(), size_bytes)?;
+                check_enough(view, located, &write.name, recipients, size_bytes)?;
             }
             Targets::Guests => {}
         }

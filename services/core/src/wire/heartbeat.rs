@@ -75,10 +75,14 @@ pub struct RepairReport {
 pub struct Pass {
     /// The policy as it was when the pass began, by its epoch.
     pub policy_epoch: u32,
+    /// The electorate at that time, by its digest; 0 for none.
+    #[serde(default)]
+    pub electorate: u64,
     /// Members that were draining when the pass began: nothing that this pass
     /// found relies on them.
     pub without: Vec<NodeId>,
-    /// The least number of lasting copies that any name had at its end.
+    /// The least number of lasting copies that any name had at its end; while
+    /// there is an electorate, those of its voters.
     pub least_copies: u32,
 }
 
@@ -246,7 +250,12 @@ mod tests {
             replicas: 3,
             write_quorum: 2,
             repair: RepairReport {
-                passed: Some(Pass { policy_epoch: 1, without: Vec::new(), least_copies: 2 }),
+                passed: Some(Pass {
+                    policy_epoch: 1,
+                    electorate: 0,
+                    without: Vec::new(),
+                    least_copies: 2,
+                }),
                 backlog: 4,
                 copies_held: 9,
                 bytes_held: 90,

@@ -1,8 +1,10 @@
 //! One way around the index.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_core::electorate::Electorate;
 use holdfast_core::membership::{Moment, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
@@ -20,6 +22,8 @@ pub struct Shape {
     pub candidates: Vec<Candidate>,
     /// How many copies there should be.
     pub policy: Policy,
+    /// Whose copies count.
+    pub electorate: Option<Arc<Electorate>>,
     /// Members whose copies do not last.
     pub draining: BTreeSet<NodeId>,
 }
@@ -33,7 +37,12 @@ impl Shape {
             .filter(|member| member.state == MemberState::Draining)
             .map(|member| member.id)
             .collect();
-        Self { candidates: home_candidates(view, delay, now), policy: view.policy, draining }
+        Self {
+            candidates: home_candidates(view, delay, now),
+            policy: view.policy,
+            electorate: view.electorate.clone(),
+            draining,
+        }
     }
 }
 
@@ -202,6 +211,7 @@ impl Lap {
     pub fn to_pass(&self) -> Pass {
         Pass {
             policy_epoch: self.shape.policy.epoch,
+            electorate: self.shape.electorate.as_deref().map_or(0, Electorate::digest),
             without: self.shape.draining.iter().copied().collect(),
             least_copies: self.found.least_copies,
         }
@@ -221,7 +231,12 @@ mod tests {
     }
 
     fn shape() -> Shape {
-        Shape { candidates: Vec::new(), policy: Policy::default(), draining: BTreeSet::new() }
+        Shape {
+            candidates: Vec::new(),
+            policy: Policy::default(),
+            electorate: None,
+            draining: BTreeSet::new(),
+        }
     }
 
     async fn names_of(store: &dyn Store, start: Option<&str>, page: usize) -> Vec<String> {

@@ -140,7 +140,7 @@ impl LetGo {
             second.hold(one) && one.rely_on.iter().all(|node| first.is_same_run(&second, *node))
         };
         let (batch, stay): (Vec<_>, _) =
-            batch.into_iter().partition(|one| is_same(one) && self.may_rely_on(&one.rely_on));
+            batch.into_iter().partition(|one| is_same(one) && self.may_rely_on(one));
         keep(stay, kept);
         let mut gone = Vec::new();
         for release in batch {
@@ -162,11 +162,14 @@ impl LetGo {
         gone
     }
 
-    /// Whether copies on these members last, as the roster says now, and are as
-    /// many as there should be.
-    fn may_rely_on(&self, nodes: &[NodeId]) -> bool {
-        let view = &self.parts.cluster.snapshot().view;
-        nodes.len() >= view.policy.replicas() && nodes.iter().all(|node| view.counts(*node))
+    /// Whether the copies that are relied on last, as the roster says now, are as
+    /// many as there should be, and enough of them count.
+    fn may_rely_on(&self, release: &Release) -> bool {
+        let (nodes, view) = (&release.rely_on, &self.parts.cluster.snapshot().view);
+        let counts = view.counting(&release.name);
+        nodes.len() >= view.policy.replicas()
+            && nodes.iter().all(|node| view.counts(*node))
+            && nodes.iter().filter(|node| counts(**node)).count() >= view.policy.write_quorum()
     }
 
     /// Asks every member that is relied on for its pins.

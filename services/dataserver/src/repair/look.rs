@@ -202,7 +202,8 @@ impl Look {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
             let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
-            let homes = homes(&subject.name, &shape.candidates, &shape.policy);
+            let electorate = shape.electorate.as_deref();
+            let homes = homes(&subject.name, &shape.candidates, &shape.policy, electorate);
             let mut found = count(self.own, &subject, &located, &homes, shape, away);
             found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
@@ -419,6 +420,7 @@ fn count(
     let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
     // A copy that was known to be damaged when it was looked up is not counted.
     let is_counted = is_lost && located.answered.contains(&own);
+    let copies = located.copies.saturating_sub(usize::from(is_counted));
     let lasting = located.lasting.saturating_sub(usize::from(is_counted));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
     // Who is away may have it; when it is heard again, a lap begins.
@@ -426,12 +428,12 @@ fn count(
     found.unfinished = u64::from(!is_settled);
     if in_charge(located, homes) == Some(own) {
         if newest.stat.kind == Kind::Object {
-            let place = lasting.min(found.by_copies.len() - 1);
+            let place = copies.min(found.by_copies.len() - 1);
             if let Some(count) = found.by_copies.get_mut(place) {
                 *count = 1;
             }
         }
-        found.under_replicated = u64::from(lasting < shape.policy.replicas());
+        found.under_replicated = u64::from(copies < shape.policy.replicas());
     }
     found
 }

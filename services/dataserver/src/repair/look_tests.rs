@@ -50,6 +50,7 @@ fn shape(replicas: u32) -> Shape {
     Shape {
         candidates: Vec::new(),
         policy: Policy::settled(1, replicas),
+        electorate: None,
         draining: BTreeSet::new(),
     }
 }

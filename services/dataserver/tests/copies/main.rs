@@ -12,6 +12,7 @@ mod cluster;
 mod large;
 mod lists;
 mod quorum;
+mod voters;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,11 @@
 //! Members that come and go, and other numbers of copies.
 
+use holdfast_core::electorate::Phase;
 use holdfast_core::policy::{Policy, Wanted};
 
+use crate::book::{Book, place};
 use crate::history::Ask;
+use crate::node::key;
 use crate::setup::Setup;
 
 /// A newcomer joins while somebody writes and somebody reads.
@@ -103,5 +106,96 @@ pub fn lower_quorum() -> Setup {
         goal: Some(Wanted::copies(3)),
         repairers: Vec::new(),
         ..raise_quorum()
+    }
+}
+
+/// The voters of the key among so many members, with one copy: one. With more the
+/// rules are the same and the states too many.
+fn voter(members: usize) -> usize {
+    let book = Book::active(Policy::settled(1, 1), members, members);
+    let voters = book.convene(Phase::Reading).voters(&key());
+    place(*voters.first().expect("one of them"))
+}
+
+/// An electorate comes, while the only copy is on a member that does not vote.
+#[must_use]
+pub fn electorate_comes() -> Setup {
+    let voter = voter(2);
+    Setup {
+        clients: vec![vec![Ask::Put(1)]],
+        initial: vec![1 - voter],
+        electorate: (None, Some(Some(Phase::Reading))),
+        phase_ticks: Some(0),
+        everywhere: true,
+        repairers: vec![0, 1],
+        ..Setup::new("an electorate comes", 2, 1)
+    }
+}
+
+/// The same with a reader, who finds a copy where it does not count.
+#[must_use]
+pub fn electorate_comes_read() -> Setup {
+    Setup {
+        name: "an electorate comes, and a reader",
+        clients: vec![vec![Ask::Read]],
+        ..electorate_comes()
+    }
+}
+
+/// An electorate comes, while a member that votes takes the other one for the
+/// home of its copy.
+#[must_use]
+pub fn electorate_comes_astray() -> Setup {
+    Setup {
+        name: "an electorate comes, and members differ about homes",
+        clients: vec![vec![Ask::Read]],
+        initial: vec![0, 1],
+        // Each takes the other one for it.
+        homes: vec![vec![1], vec![0]],
+        ticks: 1,
+        window: 1,
+        ..electorate_comes()
+    }
+}
+
+/// An electorate goes, while somebody writes and somebody reads.
+#[must_use]
+pub fn electorate_goes() -> Setup {
+    Setup {
+        name: "an electorate goes",
+        clients: vec![vec![Ask::Put(1)], vec![Ask::Read]],
+        initial: vec![voter(2)],
+        electorate: (Some(Phase::Reading), Some(None)),
+        repairers: Vec::new(),
+        ..electorate_comes()
+    }
+}
+
+/// The same with two conditional writes.
+#[must_use]
+pub fn electorate_goes_create() -> Setup {
+    Setup {
+        name: "an electorate goes, and one creates, one puts",
+        clients: vec![vec![Ask::Create(1)], vec![Ask::Put(2)]],
+        initial: Vec::new(),
+        ticks: 4,
+        window: 1,
+        phase_ticks: None,
+        replies_arrive: true,
+        ..electorate_goes()
+    }
+}
+
+/// A voter answers for a key whose write was never answered, and reached only
+/// the other member.
+#[must_use]
+pub fn voters_read() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Read, Ask::Read], vec![Ask::Put(1)]],
+        initial: vec![voter(2)],
+        unacknowledged: Some(1 - voter(2)),
+        electorate: (Some(Phase::Reading), None),
+        everywhere: true,
+        ..Setup::new("voters answer", 2, 1)
     }
 }

@@ -41,7 +41,8 @@ impl Objects {
         let mut snapshots = self.cluster.watch();
         let mut snapshot = snapshots.borrow_and_update().clone();
         let limit = choose_limit(room, query.delimiter.is_some(), &snapshot.view);
-        let span = Span { prefix: query.prefix.clone(), start_after, limit };
+        let span =
+            Span { bucket: Bucket::seed(), prefix: query.prefix.clone(), start_after, limit };
         let mut round = PageRound::new(span.clone(), &snapshot.view);
         let mut asked = BTreeSet::new();
         let mut pages = FuturesUnordered::new();
@@ -138,8 +139,8 @@ impl Objects {
 }
 
 fn question(span: &Span, stamp: Option<holdfast_core::stamp::Stamp>) -> ListRequest {
-    let Span { prefix, start_after, limit } = span.clone();
-    ListRequest { bucket: Bucket::seed(), prefix, start_after, limit, stamp }
+    let Span { bucket, prefix, start_after, limit } = span.clone();
+    ListRequest { bucket, prefix, start_after, limit, stamp }
 }
 
 /// How many entries each member is asked for, when `room` names are wanted: what

@@ -1,0 +1,280 @@
+//! The smaller set that answers for each name.
+//!
+//! W members that any lookup must meet can be any members, as long as lookups
+//! hear all but fewer than W. Then W silent members stop every name. An
+//! [`Electorate`] narrows this down: while there is one, writes count only on
+//! the *voters* of a name, the first 2W − 1 members by placement among those
+//! that it lists, and W of them answer for it.
+//!
+//! It is part of the roster and changes under the policy's epoch, one phase at a
+//! time; the next one begins when the one before it counts:
+//!
+//! | phase | writes count on | lookups are complete when |
+//! |---|---|---|
+//! | none | any W members | fewer than W members are unheard |
+//! | [`Phase::Rising`] | W voters | the same |
+//! | [`Phase::Settling`] | W voters | the same |
+//! | [`Phase::Reading`] | W voters | the same, or fewer than W voters are unheard |
+//! | [`Phase::Falling`] | W voters | as without one |
+//!
+//! Rising lasts until nobody lets go of a copy any more without regard to voters;
+//! from settling to reading takes a full pass of every member that found W voters
+//! with each name. Falling lasts until nobody can act on a lookup of W voters any
+//! more, nor rely on their promises.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+use crate::membership::{Hearing, Member, View};
+use crate::name::ObjectName;
+use crate::node::NodeId;
+use crate::placement::{Candidate, choose_owners, rank};
+use crate::policy::{Policy, Wanted};
+use crate::replica::LIFETIME_WINDOWS;
+use crate::roster::MemberState;
+
+/// How far an electorate has come. Ordered: later phases win a merge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Writes count on voters, and copies are not taken from them.
+    Rising,
+    /// What is older is looked up, name by name, and brought to its voters.
+    Settling,
+    /// W voters answer for a name.
+    Reading,
+    /// Lookups ask all again; writes still count on voters, for those who have
+    /// not heard of it.
+    Falling,
+}
+
+impl Phase {
+    /// Every phase, for metrics that show each of them.
+    pub const ALL: [Self; 4] = [Self::Rising, Self::Settling, Self::Reading, Self::Falling];
+
+    /// The word for it in metrics and lists.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rising => "rising",
+            Self::Settling => "settling",
+            Self::Reading => "reading",
+            Self::Falling => "falling",
+        }
+    }
+}
+
+/// A member that votes, with what places names on it. Kept apart from its entry,
+/// which changes when it starts with another disk.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Voter {
+    /// Who.
+    pub id: NodeId,
+    /// Share of the names.
+    pub weight: u32,
+    /// Its failure zone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub zone: Option<String>,
+}
+
+/// See the module.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Electorate {
+    /// How far it has come.
+    pub phase: Phase,
+    /// Voters of each name: 2W − 1.
+    pub voters: u32,
+    /// Those among whom they are chosen, ordered by id.
+    pub members: Vec<Voter>,
+}
+
+/// Voters of each name for this policy.
+fn voters_for(policy: &Policy) -> usize {
+    2 * policy.write_quorum() - 1
+}
+
+impl Electorate {
+    /// Whether this member may be a voter of some name.
+    #[must_use]
+    pub fn has(&self, id: NodeId) -> bool {
+        self.members.iter().any(|voter| voter.id == id)
+    }
+
+    /// The voters of `name`, best first.
+    #[must_use]
+    pub fn voters(&self, name: &ObjectName) -> Vec<NodeId> {
+        self.voters_among(&self.candidates(), name)
+    }
+
+    /// The voters of each of these names, in their order.
+    #[must_use]
+    pub fn voters_of_all(&self, names: &[ObjectName]) -> Vec<Vec<NodeId>> {
+        let candidates = self.candidates();
+        names.iter().map(|name| self.voters_among(&candidates, name)).collect()
+    }
+
+    fn voters_among(&self, candidates: &[Candidate], name: &ObjectName) -> Vec<NodeId> {
+        choose_owners(name, candidates, usize::try_from(self.voters).unwrap_or(usize::MAX))
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let candidate = |Voter { id, weight, zone }: &Voter| Candidate {
+            id: *id,
+            // Who has no weight votes all the same, or there were too few voters.
+            weight: (*weight).max(1),
+            zone: zone.clone(),
+        };
+        self.members.iter().map(candidate).collect()
+    }
+
+    /// The same one, in another phase.
+    #[must_use]
+    pub fn in_phase(&self, phase: Phase) -> Self {
+        Self { phase, ..self.clone() }
+    }
+
+    /// Sixty-four bits that differ when two electorates differ.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        let mut field = |bytes: &[u8]| {
+            hash.update(&(bytes.len() as u64).to_le_bytes());
+            hash.update(bytes);
+        };
+        field(self.phase.as_str().as_bytes());
+        field(&self.voters.to_le_bytes());
+        for Voter { id, weight, zone } in &self.members {
+            field(&id.bits().to_le_bytes());
+            field(&weight.to_le_bytes());
+            field(zone.as_deref().unwrap_or("").as_bytes());
+        }
+        hash.digest()
+    }
+}
+
+/// Those who should hold `name`, of `candidates`, best first: its voters, then
+/// the others that may vote, then newcomers. So as many copies as can be count.
+#[must_use]
+pub fn order(
+    name: &ObjectName,
+    candidates: &[Candidate],
+    electorate: Option<&Electorate>,
+) -> Vec<NodeId> {
+    let mut order = rank(name, candidates);
+    if let Some(electorate) = electorate {
+        let voters = electorate.voters(name);
+        let place = |node: &NodeId| match voters.iter().position(|voter| voter == node) {
+            Some(place) => place,
+            None => voters.len() + usize::from(!electorate.has(*node)),
+        };
+        // Stable: within one place the order of placement stays.
+        order.sort_by_key(place);
+    }
+    order
+}
+
+/// The voters of `name` while writes count on them; `None` while they count on
+/// any members.
+#[must_use]
+pub fn voters_of(view: &View, name: &ObjectName) -> Option<Vec<NodeId>> {
+    view.electorate.as_ref().map(|electorate| electorate.voters(name))
+}
+
+/// How long a rising or falling electorate is kept once that counts. Copies that
+/// are being let go of without regard to voters are gone by then, or stay; what W
+/// voters promised, or answered to a lookup, is of no effect any more.
+#[must_use]
+pub fn lasts(window: Duration) -> Duration {
+    window * LIFETIME_WINDOWS
+}
+
+/// What is to be done next about the electorate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ElectorateStep {
+    /// Make this the electorate, or none, under the next epoch.
+    Take(Option<Electorate>),
+    /// Nothing, for now.
+    Rest,
+}
+
+/// What the next step depends on.
+pub struct Situation<'a> {
+    /// The members.
+    pub view: &'a View,
+    /// What all of them ask for, if they agree.
+    pub wanted: Option<Wanted>,
+    /// Whether every member has made a full pass under this very electorate, with
+    /// W voters for each name.
+    pub repaired: bool,
+    /// Whether the phase has counted for as long as [`lasts`] says.
+    pub has_lasted: bool,
+    /// Which members must not vote any more.
+    pub is_unfit: &'a dyn Fn(NodeId) -> bool,
+}
+
+/// The next step.
+#[must_use]
+pub fn next(situation: &Situation<'_>) -> ElectorateStep {
+    let Situation { view, wanted, repaired, has_lasted, .. } = *situation;
+    let Some(electorate) = view.electorate.as_deref() else {
+        let is_settled = wanted.is_some_and(|wanted| view.policy.is_settled_at(wanted));
+        let new = if is_settled { convene(view) } else { None };
+        return new.map_or(ElectorateStep::Rest, |new| ElectorateStep::Take(Some(new)));
+    };
+    let take = |phase| ElectorateStep::Take(Some(electorate.in_phase(phase)));
+    match electorate.phase {
+        Phase::Falling if has_lasted => ElectorateStep::Take(None),
+        Phase::Falling => ElectorateStep::Rest,
+        _ if must_fall(situation, electorate) => take(Phase::Falling),
+        Phase::Rising if has_lasted => take(Phase::Settling),
+        Phase::Settling if repaired => take(Phase::Reading),
+        Phase::Rising | Phase::Settling | Phase::Reading => ElectorateStep::Rest,
+    }
+}
+
+/// An electorate of all members, if that makes sense: several copies, all members
+/// active, heard and with room, and more of them than voters of one name.
+fn convene(view: &View) -> Option<Electorate> {
+    let members: Vec<&Member> = view.roster_members().collect();
+    let is_ready = |member: &&Member| {
+        member.state == MemberState::Active
+            && member.hearing == Hearing::Heard
+            // Some more than that it may stay: what is nearly full is soon full.
+            && member.free_bytes > member.total_bytes / 50
+    };
+    let is_useful = view.policy.write_quorum() > 1
+        && view.policy.read_quorum() > 1
+        && members.len() > voters_for(&view.policy);
+    (is_useful && members.iter().all(is_ready)).then(|| Electorate {
+        phase: Phase::Rising,
+        voters: u32::try_from(voters_for(&view.policy)).unwrap_or(u32::MAX),
+        members: members
+            .into_iter()
+            .map(|member| Voter { id: member.id, weight: member.weight, zone: member.zone.clone() })
+            .collect(),
+    })
+}
+
+/// Whether the electorate is not that of this cluster any more. Silence alone
+/// changes nothing: it is what voters are for. And while a fall would not count,
+/// because too many are silent, names whose voters are heard are better off
+/// without.
+fn must_fall(situation: &Situation<'_>, electorate: &Electorate) -> bool {
+    let Situation { view, wanted, is_unfit, .. } = situation;
+    let heard = view.roster_members().filter(|member| member.hearing == Hearing::Heard).count();
+    if heard < view.policy.notice_quorum(view.roster_members().count()) {
+        return false;
+    }
+    let mut active = view.roster_members().filter(|member| member.state == MemberState::Active);
+    let is_full = |member: &&Member| electorate.has(member.id) && member.free_bytes == 0;
+    electorate.members.iter().any(|voter| is_unfit(voter.id))
+        || active.any(|member| !electorate.has(member.id))
+        || view.writable().filter(is_full).count() >= view.policy.write_quorum()
+        || wanted.is_some_and(|wanted| !view.policy.is_settled_at(wanted))
+}
+
+#[cfg(test)]
+#[path = "electorate_tests.rs"]
+mod tests;
