@@ -104,6 +104,8 @@ pub struct Plan {
     pub bus_duplicates: f64,
     /// Whether data servers know each other's addresses.
     pub has_peers: bool,
+    /// Whether faults begin only when voters answer for names.
+    pub awaits_voters: bool,
     /// How far wall clocks are off, in milliseconds.
     pub skew_millis: u64,
 }
@@ -125,6 +127,7 @@ impl Plan {
         let random = Random::new(mix(self.seed, 0x6169_6d65));
         let is_small = match aim {
             Aim::WritersDie | Aim::LateWrites => random.percent(60),
+            Aim::FallingVoters => false,
             _ => true,
         };
         let most = Duration::from_millis(random.within(0, 4));
@@ -176,6 +179,7 @@ impl Plan {
             bus_loss: pick(&[0.0, 0.0, 0.01, 0.1, 0.3]).unwrap_or_default(),
             bus_duplicates: pick(&[0.0, 0.02, 0.2]).unwrap_or_default(),
             has_peers: random.percent(60),
+            awaits_voters: servers == 5 && replicas == 3 && random.percent(60),
             skew_millis: if random.percent(40) { 600_000 } else { 200 },
         }
     }

@@ -23,6 +23,9 @@ const FOUNDING: Duration = Duration::from_secs(60);
 /// How long everything may take to be whole again after the last fault.
 const HEALING: Duration = Duration::from_secs(180);
 
+/// How long an electorate may take before faults begin without one.
+const ELECTING: Duration = Duration::from_secs(60);
+
 /// How long a change of the number of copies may take.
 const CHANGING: Duration = Duration::from_secs(180);
 
@@ -202,6 +205,9 @@ impl Life<'_> {
                 faults.set_replicas(*replicas);
             }
         }
+        if self.plan.awaits_voters {
+            self.await_voters(cluster, violations).await;
+        }
         self.suffer(cluster, faults, violations).await;
         for replicas in changes {
             self.change(cluster, faults, *replicas).await;
@@ -228,6 +234,21 @@ impl Life<'_> {
 
     async fn pass(&self, cluster: &mut Cluster, time: Duration, violations: &mut Vec<String>) {
         tended(cluster, violations, self.runtime.sleep(time)).await;
+    }
+
+    /// Waits until voters answer for names, as an api says.
+    async fn await_voters(&self, cluster: &mut Cluster, violations: &mut Vec<String>) {
+        let deadline = cluster.world.executor.now() + ELECTING;
+        let operator = Client::new(&self.runtime);
+        while cluster.world.executor.now() < deadline {
+            let page = page(&operator, cluster).await;
+            if page.pointer("/electorate/phase").is_some_and(|phase| phase == "reading") {
+                cluster.world.trace.add("voters answer");
+                return;
+            }
+            self.pass(cluster, TEND, violations).await;
+        }
+        cluster.world.trace.add("voters do not answer in time");
     }
 
     /// Starts one data server after the other with another `REPLICAS`.

@@ -11,6 +11,7 @@ mod lonely;
 mod lost;
 mod moves;
 mod stage;
+mod voters;
 mod writers;
 
 use std::sync::Arc;
@@ -41,11 +42,14 @@ pub enum Aim {
     LostMember,
     /// Deletes come between a promise and what is judged by it.
     DeletesBetween,
+    /// Some know only that voters answer for names, others that they do not any
+    /// more.
+    FallingVoters,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -55,6 +59,7 @@ impl Aim {
         Self::LonelyVersions,
         Self::LostMember,
         Self::DeletesBetween,
+        Self::FallingVoters,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -79,6 +84,7 @@ impl Aim {
             Self::LonelyVersions => "lonely-versions",
             Self::LostMember => "lost-member",
             Self::DeletesBetween => "deletes-between",
+            Self::FallingVoters => "falling-voters",
         }
     }
 
@@ -102,6 +108,7 @@ impl Aim {
             Self::LonelyVersions => lonely::play(&mut stage).await,
             Self::LostMember => lost::play(&mut stage).await,
             Self::DeletesBetween => between::play(&mut stage).await,
+            Self::FallingVoters => voters::play(&mut stage).await,
         }
     }
 }
@@ -112,8 +119,8 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..18).map(Aim::of).collect();
+        let aims: Vec<Option<Aim>> = (0..20).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 9);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 10);
     }
 }
