@@ -1,0 +1,221 @@
+//! Two of ten data servers die at once: which requests fail, and for how long.
+//!
+//! ```sh
+//! cargo bench -p holdfast-testkit --bench two_of_ten         # 3 rounds, about 5 minutes
+//! cargo bench -p holdfast-testkit --bench two_of_ten -- 1    # 1 round
+//! ```
+//!
+//! It needs RabbitMQ installed: it starts a broker of its own, ten data servers
+//! with three copies of each object and two apis as release processes, kills two
+//! data servers under load, starts them again, and leaves neither a process nor a
+//! file behind. Every write is durable on two data servers before it is answered.
+//! Not part of continuous integration.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::cast_precision_loss,
+    reason = "it starts real processes, measures real time and prints a table"
+)]
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use holdfast_testkit::client::{self, Connection};
+use holdfast_testkit::cluster::{Options, ProcessCluster};
+use holdfast_testkit::wait;
+
+const ROUNDS: usize = 3;
+const NAMES: usize = 1_500;
+const CLIENTS: usize = 6;
+
+/// How long the two are away.
+const AWAY: Duration = Duration::from_secs(25);
+
+/// How long an electorate may take to be complete.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// A GET of an object.
+    Read,
+    /// A PUT over it.
+    Write,
+    /// A GET of a name that is not there.
+    Absent,
+}
+
+/// One request and its answer.
+#[derive(Debug, Clone, Copy)]
+struct Request {
+    began: Instant,
+    ended: Instant,
+    asked: Asked,
+    name: usize,
+    served: bool,
+}
+
+fn main() {
+    // cargo adds `--bench`.
+    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("threads to run on").block_on(measure(rounds));
+}
+
+async fn measure(rounds: usize) {
+    let env = vec![("REPLICAS", "3".to_owned()), ("REPAIR_DELAY", "1h".to_owned())];
+    let options = Options { data_servers: 10, apis: 2, env, ..Options::default() };
+    let mut cluster = ProcessCluster::start(options).await;
+    let mut api = Connection::open(cluster.api(0)).await.expect("it listens");
+    for name in 0..NAMES {
+        let path = format!("/objects/name-{name}");
+        let stored = api.request("PUT", &path, &[], &[7; 4_096]).await.expect("an answer");
+        assert_eq!(stored.status, 200);
+    }
+    println!(
+        "           names that both vote for   other names: failed   not served     absent and"
+    );
+    println!("           of all   refused  back     of requests           at most for    proven");
+    for round in 0..rounds {
+        reads_voters(&cluster).await;
+        let victims = [(2 * round) % 10, (2 * round + 1) % 10];
+        let done = Arc::new(AtomicBool::new(false));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|client| {
+                let api = cluster.api(client % 2).to_owned();
+                tokio::spawn(ask(api, client, Arc::clone(&done)))
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let killed = Instant::now();
+        for victim in victims {
+            cluster.data_servers[victim].kill().await;
+        }
+        tokio::time::sleep(AWAY).await;
+        let restarted = Instant::now();
+        for victim in victims {
+            cluster.data_servers[victim].restart().await;
+        }
+        cluster.ready().await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        done.store(true, Ordering::SeqCst);
+        let mut requests = Vec::new();
+        for client in clients {
+            requests.extend(client.await.expect("no panic"));
+        }
+        requests.sort_by_key(|request| request.began);
+        report(round, &requests, killed, restarted);
+    }
+}
+
+async fn reads_voters(cluster: &ProcessCluster) {
+    wait::until_within(PATIENCE, "voters answer", async || {
+        let mut all = true;
+        for api in &cluster.apis {
+            let path = "/admin/dataservers";
+            let page = client::get(api.admin(), path).await.ok()?.json();
+            all &= page["electorate"]["phase"] == "reading";
+        }
+        all.then_some(())
+    })
+    .await;
+}
+
+async fn ask(api: String, client: usize, done: Arc<AtomicBool>) -> Vec<Request> {
+    let mut connection = Connection::open(&api).await.expect("it listens");
+    let mut requests = Vec::new();
+    let mut turn = client * 7;
+    while !done.load(Ordering::SeqCst) {
+        turn += 1;
+        let (name, asked) = match turn % 5 {
+            0 => (turn % NAMES, Asked::Write),
+            1 => (turn % NAMES, Asked::Absent),
+            _ => (turn % NAMES, Asked::Read),
+        };
+        let (path, body) = (format!("/objects/name-{name}"), [8; 4_096]);
+        let began = Instant::now();
+        let answer = match asked {
+            Asked::Read => connection.request("GET", &path, &[], b"").await,
+            Asked::Write => connection.request("PUT", &path, &[], &body).await,
+            Asked::Absent => {
+                connection.request("GET", &format!("/objects/none-{name}"), &[], b"").await
+            }
+        };
+        let status = answer.map_or(0, |answer| answer.status);
+        let served = matches!((asked, status), (Asked::Absent, 404) | (_, 200));
+        let is_true = served || matches!(status, 503 | 0);
+        assert!(is_true, "{asked:?} of {path} was answered {status}");
+        if status == 0 {
+            connection = Connection::open(&api).await.expect("it listens");
+        }
+        requests.push(Request { began, ended: Instant::now(), asked, name, served });
+    }
+    requests
+}
+
+fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instant) {
+    // By then the silence is noticed.
+    let noticed = killed + AWAY / 2;
+    let of_objects = |request: &&Request| request.asked != Asked::Absent;
+    let refused: BTreeSet<usize> = requests
+        .iter()
+        .filter(of_objects)
+        .filter(|request| request.began > noticed && request.ended < restarted && !request.served)
+        .map(|request| request.name)
+        .collect();
+    let asked: BTreeSet<usize> = requests.iter().map(|request| request.name).collect();
+    let away = |request: &&Request| request.ended > killed && request.began < restarted;
+    let of_both: Vec<&Request> = requests
+        .iter()
+        .filter(of_objects)
+        .filter(|request| refused.contains(&request.name) && request.began > noticed)
+        .filter(away)
+        .collect();
+    let of_both_refused = of_both.iter().filter(|request| !request.served).count();
+    let back = requests
+        .iter()
+        .filter(of_objects)
+        .filter(|request| refused.contains(&request.name) && request.began > restarted)
+        .filter(|request| !request.served)
+        .map(|request| request.ended - restarted)
+        .max()
+        .unwrap_or_default();
+    let others: Vec<&Request> = requests
+        .iter()
+        .filter(of_objects)
+        .filter(|request| !refused.contains(&request.name))
+        .filter(away)
+        .collect();
+    let failed = others.iter().filter(|request| !request.served).count();
+    // From the kill to the end of the last request of another name that failed, or
+    // was waited for.
+    let longest = others
+        .iter()
+        .filter(|request| !request.served)
+        .map(|request| request.ended - killed)
+        .chain(others.iter().map(|request| request.ended - request.began))
+        .max()
+        .unwrap_or_default();
+    let absent = requests
+        .iter()
+        .filter(|request| request.asked == Asked::Absent)
+        .filter(|request| request.began > noticed && request.ended < restarted);
+    let (absent, proven) =
+        (absent.clone().count(), absent.filter(|request| request.served).count());
+    let percent = |part: usize, of: usize| 100.0 * part as f64 / of.max(1) as f64;
+    println!(
+        "round {:<4} {:>5.1} %   {:>5.1} %   {:>4.1} s   {failed:>4} of {:<14} {:>5.2} s        {:>5.1} %",
+        round + 1,
+        percent(refused.len(), asked.len()),
+        percent(of_both_refused, of_both.len()),
+        back.as_secs_f64(),
+        others.len(),
+        longest.as_secs_f64(),
+        percent(proven, absent),
+    );
+}
