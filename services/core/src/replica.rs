@@ -86,7 +86,16 @@ pub(crate) const LIFETIME_WINDOWS: u32 = 4;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Promises {
     lifetime: Duration,
-    given: BTreeMap<ObjectName, (Version, Moment)>,
+    given: BTreeMap<ObjectName, Given>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Given {
+    ballot: Version,
+    since: Moment,
+    /// Whether what was promised may still come: nothing else hangs on it but
+    /// whether others are kept waiting a little.
+    is_awaited: bool,
 }
 
 impl Promises {
@@ -125,7 +134,7 @@ impl Promises {
                 return Err(NoPromise::Full);
             }
         }
-        self.given.insert(name.clone(), (ballot, now));
+        self.given.insert(name.clone(), Given { ballot, since: now, is_awaited: true });
         Ok(())
     }
 
@@ -149,7 +158,8 @@ impl Promises {
             }
         }
         // A promise of something newer bars this too, and lasts longer for it.
-        self.given.insert(name.clone(), (given.map_or(version, |given| given.max(version)), now));
+        let ballot = given.map_or(version, |given| given.max(version));
+        self.given.insert(name.clone(), Given { ballot, since: now, is_awaited: false });
         Ok(())
     }
 
@@ -187,6 +197,31 @@ impl Promises {
         self.get(name, now).is_some_and(|given| given > version)
     }
 
+    /// Whether another writer than that of `ballot` was promised something older
+    /// less than `patience` ago, and has not written it yet. Who promises
+    /// `ballot` then takes that write no more: it is better to wait a little.
+    #[must_use]
+    pub fn is_awaited(
+        &self,
+        name: &ObjectName,
+        ballot: Version,
+        patience: Duration,
+        now: Moment,
+    ) -> bool {
+        self.given.get(name).is_some_and(|given| {
+            let is_of_another = given.ballot.writer() != ballot.writer();
+            let is_young = now.saturating_sub(given.since) < patience;
+            given.is_awaited && given.ballot < ballot && is_of_another && is_young
+        })
+    }
+
+    /// What was promised under `ballot` has come: nobody need wait for it.
+    pub fn came(&mut self, name: &ObjectName, ballot: Version) {
+        if let Some(given) = self.given.get_mut(name).filter(|given| given.ballot == ballot) {
+            given.is_awaited = false;
+        }
+    }
+
     /// Promises that are remembered.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -196,11 +231,11 @@ impl Promises {
     /// Forgets promises that nobody can need any more. Looks at all of them.
     pub fn expire(&mut self, now: Moment) {
         let lifetime = self.lifetime;
-        self.given.retain(|_, (_, since)| now.saturating_sub(*since) < lifetime);
+        self.given.retain(|_, given| now.saturating_sub(given.since) < lifetime);
     }
 
     fn get(&self, name: &ObjectName, now: Moment) -> Option<Version> {
-        let (ballot, since) = self.given.get(name)?;
+        let Given { ballot, since, .. } = self.given.get(name)?;
         (now.saturating_sub(*since) < self.lifetime).then_some(*ballot)
     }
 }

@@ -60,6 +60,29 @@ fn nothing_below_a_promise_is_taken_but_what_it_makes_stable() {
 }
 
 #[test]
+fn a_young_promise_of_another_writer_is_awaited_until_its_write_has_come() {
+    let (a, patience) = (name("a"), Duration::from_millis(50));
+    let other = |clock| Version::from_parts(clock, 2);
+    let mut promises = Promises::new(WINDOW);
+    let awaited = |promises: &Promises, ballot, millis| {
+        promises.is_awaited(&a, ballot, patience, seconds(0) + Duration::from_millis(millis))
+    };
+    assert!(!awaited(&promises, other(9), 0), "nothing was promised");
+    promises.promise(&a, version(5), None, seconds(0)).expect("the first");
+    assert!(awaited(&promises, other(9), 49));
+    assert!(!awaited(&promises, other(9), 50), "it takes too long");
+    assert!(!awaited(&promises, version(9), 0), "its writer has begun anew");
+    assert!(!awaited(&promises, other(4), 0), "it is not given anyway");
+    promises.came(&a, version(4));
+    assert!(awaited(&promises, other(9), 0), "something else came");
+    promises.came(&a, version(5));
+    assert!(!awaited(&promises, other(9), 0));
+    assert!(promises.check(&a, version(4), None, seconds(0)).is_err(), "it is kept all the same");
+    promises.bar(&a, version(6), seconds(0)).expect("room");
+    assert!(!awaited(&promises, other(9), 0), "nothing comes of a tombstone that is forgotten");
+}
+
+#[test]
 fn a_promise_is_not_given_below_what_is_there_or_promised() {
     let mut promises = Promises::new(WINDOW);
     let mut ask = |clock, held: Option<u64>| {

@@ -32,6 +32,12 @@ use crate::metrics::DataServerMetrics;
 use crate::name_locks::NameLocks;
 use crate::superseded::Superseded;
 
+/// How long a promise waits for what was promised to another writer before, and
+/// in how many steps. Well below the patience of those who ask for promises; by
+/// steps, so that it ends whatever the clock does.
+const COURTESY: Duration = Duration::from_millis(50);
+const COURTESY_STEPS: u32 = 10;
+
 /// Why the gate did not let a request through.
 #[derive(Debug, Error)]
 pub enum GateError {
@@ -184,6 +190,7 @@ impl Gate {
             gate.check(&name, version, basis)?;
             gate.floor.raise(version).await?;
             let outcome = gate.store.commit(name.clone(), content, staged).await?;
+            gate.promises().came(&name, version);
             Ok(gate.outcome(&name, version, outcome))
         })
         .await
@@ -207,6 +214,7 @@ impl Gate {
             gate.check(&name, version, basis)?;
             gate.floor.raise(version).await?;
             let outcome = gate.store.delete(name.clone(), content).await?;
+            gate.promises().came(&name, version);
             Ok(gate.outcome(&name, version, outcome))
         })
         .await
@@ -248,8 +256,12 @@ impl Gate {
     /// nothing at or above it is there or promised. The floor is raised first,
     /// so that a restart, which forgets promises, does not forget this.
     ///
+    /// A conditional write that was promised something lately may land first: two
+    /// writers would else outbid each other in turn.
+    ///
     /// Cancel safe; a promise of which nobody hears ends by itself.
     pub async fn promise(&self, name: &ObjectName, ballot: Version) -> Promised {
+        self.let_land(name, ballot).await;
         let _turn = self.locks.alone(name).await;
         let mut stats = self.store.stat(std::slice::from_ref(name)).await;
         let stat = stats.pop().unwrap_or(Err(StoreError::WorkLost));
@@ -258,6 +270,15 @@ impl Gate {
             Err(_) => false,
         };
         Promised { stat, is_given }
+    }
+
+    async fn let_land(&self, name: &ObjectName, ballot: Version) {
+        for _ in 0..COURTESY_STEPS {
+            if !self.promises().is_awaited(name, ballot, COURTESY, self.now()) {
+                return;
+            }
+            self.runtime.sleep(COURTESY / COURTESY_STEPS).await;
+        }
     }
 
     async fn give(&self, name: &ObjectName, ballot: Version, held: Option<Version>) -> bool {

@@ -127,6 +127,25 @@ async fn no_promise_is_given_while_a_write_is_on_its_way_even_if_its_sender_has_
     assert_eq!(held, Some(version(4)), "what was let in before is seen");
 }
 
+#[tokio::test]
+async fn a_write_that_was_promised_lately_lands_before_another_writer_outbids_it() {
+    let rig = Rig::new().await;
+    let (a, began) = (name("a"), Runtime::real().now());
+    let of_another = |number| Version::from_parts(version(number).clock(), 2);
+    assert!(rig.gate.promise(&a, version(5)).await.is_given);
+    let promise = rig.gate.promise(&a, of_another(9));
+    tokio::pin!(promise);
+    assert!(rig.runtime.timeout(COURTESY / 5, &mut promise).await.is_err(), "it waits");
+    assert_eq!(rig.commit("a", 5, under(5)).await.expect("in time"), WriteOutcome::Stored);
+    let promised = promise.await;
+    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    assert_eq!((promised.is_given, held), (true, Some(version(5))), "what came is seen");
+    // One that does not come is not waited for long, even if time stands still.
+    assert!(rig.gate.promise(&a, version(20)).await.is_given);
+    assert!(Runtime::real().now() - began >= COURTESY);
+    assert!(is_promised(&rig.commit("a", 9, under(9)).await), "its time is over");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_promise_either_sees_a_write_or_keeps_it_out() {
     let rig = Rig::new().await;

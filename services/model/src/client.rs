@@ -24,6 +24,9 @@ pub struct Client {
     pub phase: Phase,
     /// Whether it has made its write again already.
     pub retried: bool,
+    /// The version of its conditional write that somebody may have taken: it
+    /// finds out what became of it.
+    pub open: Option<Version>,
     /// The last version that it made.
     pub last: Option<Version>,
     /// The roster as it has heard of it.

@@ -40,6 +40,7 @@ impl World {
         state.history.answer(op, told);
         state.told = state.told.max(version);
         state.client(client).phase = Phase::Idle;
+        state.client(client).open = None;
         if state.clients[client].begun == self.setup.clients[client].len() {
             state.client(client).last = None;
             state.client(client).retried = false;
@@ -204,6 +205,13 @@ impl World {
                 if located.shows_above(ballot) && !self.broken(Mutation::JudgeAboveBallot) {
                     return false;
                 }
+                let finds_out = state.clients[at].open.is_some();
+                if finds_out
+                    && !located.unheard.is_empty()
+                    && !self.broken(Mutation::FindOutAmongSome)
+                {
+                    return false;
+                }
                 match newest {
                     Some(held) if !located.settled => {
                         self.write(state, at, held, Purpose::WriteBack, Some(ballot), &located);
@@ -228,6 +236,16 @@ impl World {
         ballot: Version,
         stamps: &BTreeMap<Place, Stamp>,
     ) {
+        if let Some(open) = state.clients[at].open {
+            let version = newest.map(|held| held.version);
+            if version == Some(open) {
+                return self.finish(state, at, Told::Done, version);
+            }
+            // It has no known outcome.
+            state.client(at).phase = Phase::Idle;
+            state.client(at).open = None;
+            return;
+        }
         let content = newest.and_then(|held| held.content);
         let new = match self.ask(at, state) {
             Ask::Create(new) => content.is_none().then_some(new),
@@ -351,6 +369,16 @@ impl World {
         }
     }
 
+    /// A conditional write that is not acknowledged is not made again under
+    /// another version: its client asks for a promise, and looks what is there.
+    pub(crate) fn leave_open(&self, state: &mut State, at: usize) {
+        if let Phase::Writing(writing) = &state.clients[at].phase
+            && writing.purpose == Purpose::Conditional
+        {
+            state.client(at).open = Some(writing.held.version);
+        }
+    }
+
     /// What this client may do next.
     pub(crate) fn client_actions(&self, state: &State, at: usize, actions: &mut Vec<Action>) {
         let client = &state.clients[at];
@@ -383,7 +411,8 @@ impl World {
                 if more {
                     actions.push(Action::GiveUp(at));
                 }
-                if !client.retried && self.may_retry(writing) {
+                let finds_out = writing.purpose == Purpose::Conditional && self.setup.finds_out;
+                if !client.retried && (finds_out || self.may_retry(writing)) {
                     actions.push(Action::Again(at));
                 }
             }

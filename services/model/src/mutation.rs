@@ -31,6 +31,8 @@ pub enum Mutation {
     JudgeAboveBallot,
     /// A write whose outcome is unknown is made again under a new version.
     RetryUnknown,
+    /// What became of a conditional write is found out without hearing everybody.
+    FindOutAmongSome,
     /// A delete that finds a tombstone writes nothing, settled or not.
     TrustLoneTombstone,
     /// A copy that cannot be read is answered as no copy.

@@ -48,6 +48,9 @@ pub struct Setup {
     /// Sends each write to everybody who answered. Messages may be lost, so
     /// this includes every choice of R of them.
     pub everywhere: bool,
+    /// Whether clients find out what became of a conditional write that was not
+    /// acknowledged.
+    pub finds_out: bool,
     /// Loses no replies to what arrived: less is explored.
     pub replies_arrive: bool,
     /// Whether a member that looks after its copy hears the others at one
@@ -96,6 +99,7 @@ impl Setup {
             duplicates: false,
             damaged: None,
             everywhere: false,
+            finds_out: false,
             replies_arrive: false,
             looks_at_once: true,
             repairers: Vec::new(),

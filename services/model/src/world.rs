@@ -71,7 +71,8 @@ pub enum Action {
     Deliver(Arc<Packet>, bool),
     /// A client no longer waits: its operation has no known outcome.
     GiveUp(usize),
-    /// A client makes its write again, or asks again with what it has learned.
+    /// A client makes its write again, finds out what became of it, or asks
+    /// again with what it has learned.
     Again(usize),
     /// A client hears of a member's roster.
     Hear(usize, Place),
@@ -267,7 +268,8 @@ impl Model for World {
         if let Some(damaged) = setup.damaged {
             Arc::make_mut(&mut nodes[damaged]).damaged = true;
         }
-        let idle = Client { begun: 0, phase: Phase::Idle, retried: false, last: None, book };
+        let idle =
+            Client { begun: 0, phase: Phase::Idle, retried: false, open: None, last: None, book };
         let stored = !setup.initial.is_empty();
         let asks: usize = setup.clients.iter().map(Vec::len).sum();
         let mut history = History::new(stored.then_some(9), asks + 1);
@@ -364,6 +366,7 @@ impl Model for World {
             }
             Action::Again(at) => {
                 state.client(at).retried = true;
+                self.leave_open(&mut state, at);
                 let ask = self.ask(at, &state);
                 self.begin_locate(&mut state, at, ask);
                 true

@@ -9,6 +9,7 @@
 use std::time::Duration;
 
 use holdfast_core::locate::Located;
+use holdfast_core::name::ObjectName;
 use holdfast_core::object::Kind;
 use holdfast_core::quorum::Purpose;
 use holdfast_core::version::Version;
@@ -59,7 +60,7 @@ impl Objects {
                     return Ok(None);
                 }
             }
-            match self.attempt(write, condition, &located).await? {
+            match self.attempt(write, condition, &located, deadline).await? {
                 Attempt::Over(written) => return Ok(Some(written)),
                 Attempt::Again => self.pause().await,
             }
@@ -73,35 +74,51 @@ impl Objects {
         write: &Write,
         condition: &Condition,
         before: &Located,
+        deadline: Duration,
     ) -> Result<Attempt, ObjectError> {
         let ballot = self.next_version(before);
         let promised = self.locator.promise(&write.name, ballot).await?;
-        if !promised.complete {
-            // Who answered and did not promise has seen something newer.
-            let outbid = promised.unheard.iter().any(|node| promised.stamp(*node).is_some());
-            if !outbid {
-                return Err(self.no_quorum(&promised));
-            }
-            // The next one goes above what they told, also when the next locate
-            // does not wait for them.
-            let _ = self.next_version(&promised);
+        if !self.stands(&write.name, ballot, &promised).await? {
             return Ok(Attempt::Again);
-        }
-        if promised.shows_above(ballot) {
-            let _ = self.next_version(&promised);
-            return Ok(Attempt::Again);
-        }
-        if promised.newest().is_some() && !promised.is_certain() {
-            let settled = self.write_back(&write.name, &promised, Some(ballot)).await;
-            if let Err(error) = settled {
-                debug!(name = %write.name, %error, "what a condition is judged on could not be settled");
-                return Ok(Attempt::Again);
-            }
         }
         if !condition.holds(&promised) {
             return Err(ObjectError::PreconditionFailed);
         }
-        self.commit_if_promised(write, ballot, &promised).await
+        self.commit_if_promised(write, ballot, &promised, deadline).await
+    }
+
+    /// Whether the newest that `promised` shows is the newest that there will ever
+    /// be below `ballot`, and is settled. False if others came in between.
+    ///
+    /// # Errors
+    /// [`ObjectError::NoQuorum`], [`ObjectError::NoDataServers`].
+    async fn stands(
+        &self,
+        name: &ObjectName,
+        ballot: Version,
+        promised: &Located,
+    ) -> Result<bool, ObjectError> {
+        if !promised.complete {
+            // Who answered and did not promise has seen something newer.
+            let outbid = promised.unheard.iter().any(|node| promised.stamp(*node).is_some());
+            if !outbid {
+                return Err(self.no_quorum(promised));
+            }
+        }
+        if !promised.complete || promised.shows_above(ballot) {
+            // The next one goes above what they told, also when the next locate
+            // does not wait for them.
+            let _ = self.next_version(promised);
+            return Ok(false);
+        }
+        if promised.newest().is_some() && !promised.is_certain() {
+            let settled = self.write_back(name, promised, Some(ballot)).await;
+            if let Err(error) = settled {
+                debug!(%name, %error, "what a condition is judged on could not be settled");
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     async fn commit_if_promised(
@@ -109,6 +126,7 @@ impl Objects {
         write: &Write,
         ballot: Version,
         promised: &Located,
+        deadline: Duration,
     ) -> Result<Attempt, ObjectError> {
         let recipients = match self.recipients(write, promised)? {
             Targets::Members(recipients) => recipients,
@@ -119,20 +137,57 @@ impl Objects {
             Ok(()) => Ok(Attempt::Over(Written::Stored(ballot))),
             Err(Failure::Nothing(ObjectError::NoSpace)) => Err(ObjectError::NoSpace),
             Err(Failure::Nothing(_)) => Ok(Attempt::Again),
-            Err(Failure::Unknown) => self.find_out(write, ballot).await,
+            Err(Failure::Unknown) => {
+                // Whatever keeps it from being found out.
+                let found = self.find_out(&write.name, ballot, deadline).await;
+                let written = found.map_err(|_| ObjectError::OutcomeUnknown)?;
+                Ok(Attempt::Over(written))
+            }
         }
     }
 
-    /// Some took it and some had promised more to another write meanwhile. That
-    /// one brings what it finds to W members before it goes on, so what is found
-    /// settled now may be this very version.
-    async fn find_out(&self, write: &Write, version: Version) -> Result<Attempt, ObjectError> {
-        let located = self.locate_settled(&write.name).await;
-        let settled = located.ok().filter(|located| located.complete && located.settled);
-        match settled.and_then(|located| Some(located.newest()?.stat.version)) {
-            Some(newest) if newest == version => Ok(Attempt::Over(Written::Stored(version))),
-            _ => Err(ObjectError::OutcomeUnknown),
+    /// Some may have taken this version, and some had promised more to another
+    /// write meanwhile. Whoever finds it brings it to W members. So this asks all
+    /// of them, in a round with a promise of its own, settles the newest that they
+    /// show, and sees whether that is it.
+    ///
+    /// It is never made again under another version, also where only something
+    /// older is found: docs/protocol.md tells why.
+    async fn find_out(
+        &self,
+        name: &ObjectName,
+        version: Version,
+        deadline: Duration,
+    ) -> Result<Written, ObjectError> {
+        loop {
+            let before = self.locate(name).await?;
+            let newest = before.newest().filter(|_| before.complete && before.settled);
+            if newest.is_some_and(|newest| newest.stat.version > version) {
+                return Err(ObjectError::OutcomeUnknown);
+            }
+            if let Some(found) = self.settle_all(name, &before).await? {
+                return match happened(version, &found) {
+                    true => Ok(Written::Stored(version)),
+                    false => Err(ObjectError::OutcomeUnknown),
+                };
+            }
+            if self.runtime.now() >= deadline {
+                return Err(ObjectError::OutcomeUnknown);
+            }
+            self.pause().await;
         }
+    }
+
+    /// Settles the newest that any member shows, under a promise above what
+    /// `before` found. `None` if others came in between.
+    async fn settle_all(
+        &self,
+        name: &ObjectName,
+        before: &Located,
+    ) -> Result<Option<Located>, ObjectError> {
+        let ballot = self.next_version(before);
+        let promised = self.locator.promise_all(name, ballot).await?;
+        Ok(self.stands(name, ballot, &promised).await?.then_some(promised))
     }
 
     /// Why nothing can be proven now.
@@ -141,5 +196,53 @@ impl Objects {
             return ObjectError::NoDataServers;
         }
         ObjectError::NoQuorum { silent: located.unheard.clone() }
+    }
+}
+
+/// Whether `version` is what is there, where `found` has been settled under a
+/// promise. Everybody must have been heard: somebody else may have something that
+/// is newer, was judged on something older, and is settled by the next who sees
+/// it.
+fn happened(version: Version, found: &Located) -> bool {
+    let newest = found.newest().map(|newest| newest.stat.version);
+    found.unheard.is_empty() && newest == Some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::locate::Replica;
+    use holdfast_core::node::NodeId;
+    use holdfast_core::object::{Digest, Metadata, Stat};
+
+    use super::*;
+
+    fn found(newest: Option<u64>, unheard: &[u128]) -> Located {
+        let replica = |clock| Replica {
+            node: NodeId::from_bits(1),
+            address: "ds-1:80".parse().expect("an address"),
+            stat: Stat {
+                version: Version::from_parts(clock, 1),
+                kind: Kind::Object,
+                size_bytes: 0,
+                digest: Digest(0),
+                metadata: Metadata::default(),
+            },
+        };
+        Located {
+            replicas: newest.map(replica).into_iter().collect(),
+            unheard: unheard.iter().copied().map(NodeId::from_bits).collect(),
+            complete: true,
+            ..Located::default()
+        }
+    }
+
+    #[test]
+    fn a_write_happened_if_all_say_that_nothing_is_newer() {
+        let version = Version::from_parts(5, 1);
+        assert!(happened(version, &found(Some(5), &[])));
+        assert!(!happened(version, &found(Some(5), &[3])), "it may have something newer");
+        assert!(!happened(version, &found(Some(6), &[])), "it was replaced, or never was");
+        assert!(!happened(version, &found(Some(4), &[])), "nobody has it now");
+        assert!(!happened(version, &found(None, &[])));
     }
 }

@@ -108,6 +108,30 @@ pub fn replace_twice() -> Setup {
     }
 }
 
+/// The same, where a client finds out what became of a write that was not
+/// acknowledged.
+#[must_use]
+pub fn find_out() -> Setup {
+    Setup {
+        name: "find out what became of it",
+        finds_out: true,
+        replies_arrive: true,
+        ..replace_twice()
+    }
+}
+
+/// The same with a key that is not there.
+#[must_use]
+pub fn create_and_find_out() -> Setup {
+    Setup {
+        name: "create and find out",
+        finds_out: true,
+        replies_arrive: true,
+        restarts: 0,
+        ..create_twice()
+    }
+}
+
 /// A write arrives late, while time passes and a member restarts.
 #[must_use]
 pub fn late() -> Setup {
