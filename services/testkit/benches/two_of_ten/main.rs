@@ -30,11 +30,11 @@ use holdfast_testkit::cluster::{Options, ProcessCluster};
 use holdfast_testkit::wait;
 
 const ROUNDS: usize = 3;
-const NAMES: usize = 1_500;
+const NAMES: usize = 500;
 const CLIENTS: usize = 6;
 
 /// How long the two are away.
-const AWAY: Duration = Duration::from_secs(25);
+const AWAY: Duration = Duration::from_secs(30);
 
 /// How long an electorate may take to be complete.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -162,13 +162,19 @@ fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instan
     // By then the silence is noticed.
     let noticed = killed + AWAY / 2;
     let of_objects = |request: &&Request| request.asked != Asked::Absent;
-    let refused: BTreeSet<usize> = requests
-        .iter()
-        .filter(of_objects)
-        .filter(|request| request.began > noticed && request.ended < restarted && !request.served)
-        .map(|request| request.name)
-        .collect();
-    let asked: BTreeSet<usize> = requests.iter().map(|request| request.name).collect();
+    // Names of which something was refused once the silence was known, and the
+    // others of which something was asked then.
+    let known = |served: bool| -> BTreeSet<usize> {
+        requests
+            .iter()
+            .filter(of_objects)
+            .filter(|request| request.began > noticed && request.ended < restarted)
+            .filter(|request| request.served == served)
+            .map(|request| request.name)
+            .collect()
+    };
+    let refused = known(false);
+    let served: BTreeSet<usize> = known(true).difference(&refused).copied().collect();
     let away = |request: &&Request| request.ended > killed && request.began < restarted;
     let of_both: Vec<&Request> = requests
         .iter()
@@ -188,7 +194,7 @@ fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instan
     let others: Vec<&Request> = requests
         .iter()
         .filter(of_objects)
-        .filter(|request| !refused.contains(&request.name))
+        .filter(|request| served.contains(&request.name))
         .filter(away)
         .collect();
     let failed = others.iter().filter(|request| !request.served).count();
@@ -211,7 +217,7 @@ fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instan
     println!(
         "round {:<4} {:>5.1} %   {:>5.1} %   {:>4.1} s   {failed:>4} of {:<14} {:>5.2} s        {:>5.1} %",
         round + 1,
-        percent(refused.len(), asked.len()),
+        percent(refused.len(), refused.len() + served.len()),
         percent(of_both_refused, of_both.len()),
         back.as_secs_f64(),
         others.len(),
