@@ -67,7 +67,8 @@ Environment:
   E2E_RELEASE               default: $E2E_RELEASE
   E2E_CHART                 default: helm/holdfast beside this script
   E2E_IMAGE                 name:tag of the image (default: the chart's)
-  E2E_VALUES                a file of further values
+  E2E_VALUES                a file of further values; without it, pods ask for so little
+                            CPU and memory that all fit on one node of two cores
   E2E_STORAGE_CLASS         default: the cluster's
   E2E_DATASERVERS           how many to begin with (default: the chart's)
   E2E_COPIES                of each object, at most as many (default: the chart's)

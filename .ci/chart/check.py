@@ -10,6 +10,7 @@ import sys
 
 import kubernetes_validate
 
+from custom import CUSTOM, check_custom
 from hooks import check_hooks, check_off
 from kept_secret import check_kept_secret
 from pods import check_pods
@@ -18,8 +19,6 @@ from refusals import check_refusals
 from rendering import CHART, Failures, ci_values, component, helm, load, of_kind, objects, pods, template, title, together, without_generated
 from whole import check_long_names, check_secrets, check_whole
 
-# Resources that others define.
-CUSTOM = {"HTTPRoute", "PrometheusRule", "ServiceMonitor", "PodMonitor"}
 PINNED = pathlib.Path(__file__).with_name("pinned.txt")
 # Secrets and ConfigMaps that the values files take from others.
 FOREIGN = {"broker-default-user", "rabbitmq", "broker-login", "more"}
@@ -69,7 +68,8 @@ def check_same_in_both(failures):
 
 
 def check_kubernetes(failures, renderings, versions):
-    """Every object fits the schemas of Kubernetes, which knows no custom resources."""
+    """Every object fits the schemas of Kubernetes, which knows no custom resources:
+    check_custom has those."""
     failures.check(len(versions) >= 2, f"schemas of Kubernetes: {versions}")
     for version in versions:
         # Most values files change few objects, and each takes a while.
@@ -218,6 +218,7 @@ def main():
     failures = Failures()
     renderings = check_same_in_both(failures)
     check_kubernetes(failures, renderings, sys.argv[1:])
+    check_custom(failures, renderings)
     for values, rendered in renderings.items():
         check_pods(failures, values, rendered)
         check_whole(failures, values, rendered, FOREIGN)

@@ -1,9 +1,9 @@
 # shellcheck shell=bash disable=SC2154
-# podman with a store, a network and a configuration of its own, and the images
-# that no registry gives. Sourced by check-image; uses deploy/lib/common.sh.
+# podman with a store, networks and a configuration of its own, and the images that
+# no registry gives. Sourced by check-image and check-compose; uses
+# deploy/lib/common.sh.
 
 readonly state=$PWD/target/ci/image
-readonly network=holdfast-check
 readonly broker_image=localhost/holdfast-check/rabbitmq
 readonly slim_image=docker.io/library/debian:bookworm-slim
 readonly rust_image=docker.io/library/rust:1-bookworm
@@ -20,16 +20,18 @@ install_tools() {
         package=${tool#*:}
         command -v "${tool%:*}" >/dev/null || missing+=("$package")
     done
-    [[ -x /usr/lib/cni/bridge || -x /usr/lib/podman/netavark ]] || missing+=(containernetworking-plugins)
+    for package in netavark aardvark-dns; do
+        [[ -x /usr/lib/podman/$package ]] || missing+=("$package")
+    done
     ((${#missing[@]} > 0)) || return 0
     install_packages "${missing[@]}"
 }
 
 prepare_engine() {
     install_tools
-    mkdir -p "$state/cni"
+    mkdir -p "$state/networks"
     exec 9>"$state/lock"
-    flock -n 9 || die "another check-image is at work in $state"
+    flock -n 9 || die "another check is at work in $state"
     # Sockets below it: its path must be short. One for each checkout.
     run_dir=/run/holdfast-image-$(cksum <<<"$state" | cut -d ' ' -f 1)
     work=$(mktemp -d)
@@ -43,19 +45,18 @@ cgroup_manager = "cgroupfs"
 events_logger = "file"
 tmp_dir = "$run_dir/tmp"
 [network]
-network_config_dir = "$state/cni"
+network_backend = "netavark"
+network_config_dir = "$state/networks"
 CONFIG
     # What an earlier run left that was killed.
     remove_containers
-    # podman's default network would leave its bridge behind.
-    engine network create --disable-dns "$network" >/dev/null
 }
 
 remove_containers() {
     engine pod rm --all --force --time 0 >/dev/null 2>&1 || true
     engine rm --all --force --volumes --time 0 >/dev/null 2>&1 || true
     engine volume prune --force >/dev/null 2>&1 || true
-    engine network rm --force "$network" >/dev/null 2>&1 || true
+    engine network prune --force >/dev/null 2>&1 || true
 }
 
 # release_mounts: those of the store, and of a build that was cut off.
@@ -65,12 +66,26 @@ release_mounts() {
     ((${#mounts[@]} == 0)) || umount --lazy -- "${mounts[@]}" || note "mounts below $state/store are left"
 }
 
+# release_rules: netavark leaves its chains of packet filters behind. They are nobody's
+# when no network of it is left, be it ours or the machine's.
+release_rules() {
+    local table chain
+    ! compgen -G '/sys/class/net/podman*' >/dev/null || return 0
+    for table in filter nat; do
+        iptables-save -t "$table" | sed -n 's/^-A \(.*NETAVARK.*\)/-D \1/p' |
+            xargs -r -L 1 iptables -t "$table" || true
+        iptables-save -t "$table" | sed -n 's/^:\(NETAVARK[^ ]*\) .*/\1/p' |
+            while read -r chain; do iptables -t "$table" -X "$chain" || true; done
+    done
+}
+
 clean_engine() {
     local status=$?
     trap - EXIT
     ((status == 0)) || show_logs
     remove_containers
     release_mounts
+    release_rules
     rm -rf -- "$work" "$run_dir"
     exit "$status"
 }
@@ -98,9 +113,12 @@ build_bases() {
             "$work/slim.tar" "$slim_image" >/dev/null
         rm -f -- "$work/slim.tar"
     fi
-    build .ci/image --file .ci/image/Containerfile.rust --tag "$rust_image"
-    build .ci/image --file .ci/image/Containerfile.rabbitmq --tag "$broker_image"
+    build_stand_in rust "$rust_image"
+    build_stand_in rabbitmq "$broker_image"
 }
+
+# build_stand_in NAME TAG
+build_stand_in() { build .ci/image --file ".ci/image/Containerfile.$1" --tag "$2"; }
 
 # build CONTEXT ARGUMENT...: layers of an earlier run are used again. chroot: a
 # container in a container may not mount what the other isolations mount.

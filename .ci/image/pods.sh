@@ -1,18 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# What the kubelet does for a pod, and what a client does with the cluster.
-# Sourced by check-image.
-
-# until_true WHAT COMMAND...: tries it until it succeeds or patience ends.
-until_true() {
-    local what=$1 deadline=$((SECONDS + patience_seconds))
-    shift
-    until "$@"; do
-        ((SECONDS < deadline)) || die "not within $patience_seconds s: $what"
-        sleep 0.2
-    done
-}
-
-# ---- pods
+# What the kubelet does for a pod. Sourced by check-image; uses objects.sh.
 
 pods_of() { awk -v component="$1" '$6 == "runs" && $3 == component { print $1 }' "$work/pods"; }
 
@@ -120,31 +107,4 @@ kill_and_wait() {
     kill_container "$1"
     wait_restarted "$1"
     pass_probes "$1"
-}
-
-# ---- objects
-
-put() { curl -q -s -f -o /dev/null --max-time 20 --noproxy '*' --upload-file "$3" "http://$1/objects/$2"; }
-
-# is_same ADDRESS NAME FILE: an answer with other bytes, or a 404, is a loss and ends
-# the check; what is not served yet may come.
-is_same() {
-    local code
-    code=$(curl -q -s -o "$work/answer" --max-time 20 --noproxy '*' -w '%{http_code}' "http://$1/objects/$2") || return 1
-    [[ $code != 404 ]] || die "$2 is gone"
-    [[ $code == 200 ]] || return 1
-    cmp -s "$3" "$work/answer" || die "$2 came back different"
-}
-
-# verify ADDRESS...: every object, from each api.
-verify() {
-    local address file count=0
-    for address in "$@"; do
-        for file in "$work"/objects/*; do
-            : >"$work/answer"
-            until_true "${file##*/} is served" is_same "$address" "objects-${file##*/}" "$file"
-            count=$((count + 1))
-        done
-    done
-    printf '  %d reads, all equal\n' "$count"
 }

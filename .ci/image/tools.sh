@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Tools from PyPI, pinned and kept below target/ci. Sourced by check-deploy and
-# check-image.
+# Tools from PyPI, pinned and kept below target/ci. Sourced by check-deploy,
+# check-image and check-compose.
 
 readonly tools=$PWD/target/ci
 
@@ -21,6 +21,13 @@ python() {
     local private=$tools/pyyaml==6.0.2
     [[ -d $private ]] || pip_into "$private" PyYAML==6.0.2
     PYTHONPATH=$private python3 "$@"
+}
+
+# find_podman_compose: prints the directory with it and with what it needs.
+find_podman_compose() {
+    local private=$tools/podman-compose==1.6.0
+    [[ -d $private ]] || pip_into "$private" podman-compose==1.6.0
+    printf '%s\n' "$private"
 }
 
 # find_helm: helm 4, of the system or out of a package that carries it.

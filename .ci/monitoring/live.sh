@@ -7,6 +7,8 @@
 # Short, so that a silence is over within seconds. The scrape is as fast: rates
 # need two of them.
 readonly heartbeat_interval=500ms heartbeat_expiry=1500ms
+# What one of a kind may show under the load below.
+readonly -A most_series=([api]=320 [dataserver]=500)
 cluster=$work/cluster
 prometheus_pid='' prometheus_port=''
 
@@ -132,15 +134,22 @@ prometheus_is_ready() {
     curl -q -sf -m 2 --noproxy '*' -o /dev/null "http://127.0.0.1:$prometheus_port/-/ready"
 }
 
-# lint_metrics: the pages themselves, and that there are not too many series.
+# lint_metrics: the pages themselves, and that there are not too many series: each
+# costs memory in Prometheus, for every pod, again after each restart of one.
 lint_metrics() {
-    local name page count
+    local name page count most
     for name in api-1 api-2 dataserver-{1..3}; do
         page=$work/$name.metrics
         curl -q -sf -m 5 --noproxy '*' -o "$page" "http://127.0.0.1:$(port_of "$name" admin)/metrics"
         "$prometheus_bin/promtool" check metrics <"$page" || die "promtool finds fault with the metrics of $name"
         count=$(grep -vc '^#' "$page")
-        note "  $name: $count series, clean"
+        most=${most_series[${name%-*}]}
+        ((count <= most)) || {
+            note "The largest families of $name:"
+            grep -v '^#' "$page" | sed -E 's/(_bucket|_sum|_count)?[{ ].*//' | sort | uniq -c | sort -rn | head -n 12 >&2
+            die "$name shows $count series, more than $most"
+        }
+        note "  $name: $count series of at most $most, clean"
     done
 }
 

@@ -7,7 +7,8 @@ step_install() {
     make_namespace
     ! chart status "$E2E_RELEASE" >/dev/null 2>&1 ||
         die "a release $E2E_RELEASE is there already: 'deploy/e2e.sh clean' removes it"
-    set -- --set "dataserver.persistence.size=$E2E_SIZE"
+    write_small_values
+    set -- --values "$E2E_WORK/small.yaml" --set "dataserver.persistence.size=$E2E_SIZE"
     [ -z "$E2E_STORAGE_CLASS" ] || set -- "$@" --set "dataserver.persistence.storageClass=$E2E_STORAGE_CLASS"
     [ -z "$E2E_IMAGE" ] || set -- "$@" --set image.registry= --set "image.repository=${E2E_IMAGE%:*}" \
         --set-string "image.tag=${E2E_IMAGE##*:}"
@@ -20,8 +21,10 @@ step_install() {
     kube get pods --output wide >&2
 }
 
+# Without --logs: most releases of helm look for the pod after they have deleted it,
+# as its policy says, and fail. One that failed stays, and is shown at the end.
 step_test() {
-    chart test "$E2E_RELEASE" --logs --timeout "${E2E_TIMEOUT}s" >&2
+    chart test "$E2E_RELEASE" --timeout "${E2E_TIMEOUT}s" >&2
 }
 
 step_tree() {
@@ -124,7 +127,8 @@ where_objects_are() {
 retired() {
     retired_pod=$(first_pod api)
     forward "$retired_pod" "$(admin_port "$retired_pod")" || die "no admin port of $retired_pod"
-    fetch "$forward_url/admin/dataservers" | awk '{ print gsub(/"state": *"retired"/, "") }'
+    fetch "$forward_url/admin/dataservers" |
+        awk '{ count += gsub(/"state": *"retired"/, "") } END { print count + 0 }'
     stop_forward
 }
 
@@ -257,21 +261,33 @@ step_upgrade() {
         --set api.resources.requests.cpu=60m
     wait_ready
     end_load upgrade
-    replaced "$upgrade_before" api || die "the upgrade left an old api"
+    # Those that are on their way out are listed until they are gone.
+    until_true "the upgrade has replaced every api" replaced "$upgrade_before" api
     upgrade_before=$(pods dataserver)
     # A setting of all: data servers are rolled, too.
     start_data_load upgrade-all
     deploy_chart upgrade --reuse-values --set config.locateTimeout=1500ms
     wait_ready
     end_load upgrade-all
-    replaced "$upgrade_before" dataserver || die "the upgrade left an old data server"
+    until_true "the upgrade has replaced every data server" replaced "$upgrade_before" dataserver
     no_restarts "$all_before"
     verify_tree
 }
 
-# grown: whether every claim has the new size, in what it asks for and what it has.
+# grown [asked]: whether every claim has the new size, in what it asks for and what
+# it has; or only in the former.
 grown() {
-    [ -n "$(claims)" ] && [ -z "$(claims | awk -v size="$E2E_GROWN_SIZE" '$3 != size || $4 != size')" ]
+    [ -n "$(claims)" ] && [ -z "$(claims |
+        awk -v size="$E2E_GROWN_SIZE" -v asked="${1:-}" '$3 != size || (asked == "" && $4 != size)')" ]
+}
+
+# nobody_resizes CLASS: whether it is of a provisioner for clusters of one node whose
+# volumes are directories: such a class may allow growth, and nothing comes of it.
+nobody_resizes() {
+    case $(cluster get storageclass "$1" --output 'jsonpath={.provisioner}') in
+    rancher.io/local-path | */local-path | k8s.io/minikube-hostpath | microk8s.io/hostpath | docker.io/hostpath) ;;
+    *) return 1 ;;
+    esac
 }
 
 step_grow() {
@@ -283,7 +299,12 @@ step_grow() {
     grow_uid=$(kube get "$grow_set" --output 'jsonpath={.metadata.uid}')
     if [ "$(cluster get storageclass "$grow_class" --output 'jsonpath={.allowVolumeExpansion}')" = true ]; then
         deploy_chart upgrade --reuse-values --set "dataserver.persistence.size=$E2E_GROWN_SIZE"
-        until_true "every volume has $E2E_GROWN_SIZE" grown
+        if nobody_resizes "$grow_class"; then
+            note "The storage class $grow_class makes directories, which nobody grows: only what is asked for is looked at."
+            grown asked || die "not every claim asks for $E2E_GROWN_SIZE"
+        else
+            until_true "every volume has $E2E_GROWN_SIZE" grown
+        fi
         wait_ready
     else
         note "Skipped: the storage class $grow_class cannot grow volumes. It must say so instead:"

@@ -27,6 +27,12 @@ check_settings() {
         '' | 0* | *[!0-9]*) die "'$number' is not a number of files, seconds, data servers or copies" ;;
         esac
     done
+    # The last part of the name: a registry may have a port.
+    case ${E2E_IMAGE:+${E2E_IMAGE##*/}} in
+    *@* | *: | :*) die "E2E_IMAGE is '$E2E_IMAGE', and not a name with a tag" ;;
+    *:*) ;;
+    *) [ -z "$E2E_IMAGE" ] || die "E2E_IMAGE is '$E2E_IMAGE', and not a name with a tag" ;;
+    esac
     [ -f "$E2E_CHART/Chart.yaml" ] || die "there is no chart in $E2E_CHART"
     cluster version >/dev/null || die "kubectl reaches no cluster"
 }
@@ -329,9 +335,13 @@ spec:
           imagePullPolicy: $load_pull
           command: [/usr/local/bin/holdfastctl, load, --api, "http://$load_service", --clients, "4", --for, 6h, --json, --prefix, "load-$load_name-$manner", --$manner$load_extra]
           securityContext: {allowPrivilegeEscalation: false, readOnlyRootFilesystem: true, capabilities: {drop: [ALL]}}
+          # Bounded: on one node it must not starve what it looks at.
+          resources: {requests: {cpu: 10m, memory: 32Mi}, limits: {cpu: 250m, memory: 256Mi}}
 JOB
         until_true "the load runs" load_phase "load-$load_name-$manner" Running
-        kube logs --follow "job/load-$load_name-$manner" >"$E2E_WORK/load-$load_name-$manner" 2>&1 &
+        # Not by kube, which would be a shell of its own to kill.
+        kubectl ${E2E_CONTEXT:+--context "$E2E_CONTEXT"} --namespace "$E2E_NAMESPACE" \
+            logs --follow "job/load-$load_name-$manner" >"$E2E_WORK/load-$load_name-$manner" 2>&1 &
         followers="$followers $!"
     done
 }
@@ -363,6 +373,17 @@ end_load() {
         esac
     done
     stop_children
+}
+
+# write_small_values: what pods ask for at the least. Five data servers, three apis
+# and one more while they are rolled then fit on a node of two cores, beside what the
+# cluster itself runs there. Limits stay the chart's.
+write_small_values() {
+    cat >"$E2E_WORK/small.yaml" <<VALUES
+api: {resources: {requests: {cpu: 20m, memory: 64Mi}}}
+dataserver: {resources: {requests: {cpu: 50m, memory: 128Mi}}}
+rabbitmq: {resources: {requests: {cpu: 50m, memory: 256Mi}}}
+VALUES
 }
 
 # ---- the namespace, which a label marks as ours to remove

@@ -47,6 +47,7 @@ pub async fn run(
     let servers = Servers {
         public: routes::routes(&coordinator.objects),
         route_of: routes::template,
+        untimed: &[],
         admin: admin::routes(coordinator.operators(&runtime, settings)),
         health: Arc::new(Readiness { cluster, shutdown: shutdown.clone() }),
         metrics,

@@ -146,6 +146,8 @@ pub struct Servers {
     pub public: BoxedFilter<(Response,)>,
     /// The template of each of its paths.
     pub route_of: RouteOf,
+    /// The templates of those whose durations nobody needs.
+    pub untimed: &'static [&'static str],
     /// What the admin port answers beside probes and metrics.
     pub admin: BoxedFilter<(Response,)>,
     /// Whether the service is ready.
@@ -168,7 +170,7 @@ impl Servers {
         sockets: Sockets,
         shutdown: &Shutdown,
     ) -> Result<(Task, AdminPort), StartError> {
-        let http = HttpMetrics::new(&self.metrics)?;
+        let http = HttpMetrics::new(&self.metrics, self.untimed)?;
         http.begin_failures_at_zero(&routes::requests());
         let service = Instrumented::new(warp::service(self.public), runtime, http, self.route_of);
         let Sockets { listener, admin, .. } = sockets;

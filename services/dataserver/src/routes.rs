@@ -30,6 +30,11 @@ pub(crate) fn internal_routes(internal: &Internal, limit: u64) -> BoxedFilter<(R
         .boxed()
 }
 
+/// What data servers tell each other about the cluster: a few bytes out of memory,
+/// whose durations would be series and no news.
+pub(crate) const UNTIMED: [&str; 4] =
+    ["/internal/v1/pins", "/internal/v1/state", "/internal/v1/repair", "/internal/v1/roster"];
+
 /// The template of a path, for metrics and spans: never a name.
 #[must_use]
 pub fn template(path: &str) -> &'static str {

@@ -191,6 +191,7 @@ pub async fn run_with(
     let servers = Servers {
         public: routes::routes(&internal, &coordinator.objects),
         route_of: routes::template,
+        untimed: &routes::UNTIMED,
         admin: admin_routes(operators.clone(), scrub),
         health: Arc::new(Readiness {
             cluster: cluster.clone(),

@@ -6,16 +6,13 @@ use holdfast_telemetry::metrics::Metrics;
 use http::{Method, StatusCode};
 use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge};
 
-/// Upper bounds in seconds: from a read out of memory to an upload of minutes.
-const DURATION_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0];
+/// Upper bounds in seconds: from a read out of memory to an upload of minutes. They
+/// are few, for each method of each route has all of them.
+const DURATION_BUCKETS: &[f64] = &[0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10.0, 60.0];
 
 /// Statuses that tell operators that something is wrong.
-const FAILURES: [StatusCode; 3] = [
-    StatusCode::INTERNAL_SERVER_ERROR,
-    StatusCode::SERVICE_UNAVAILABLE,
-    StatusCode::INSUFFICIENT_STORAGE,
-];
+const FAILURES: [StatusCode; 2] =
+    [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::SERVICE_UNAVAILABLE];
 
 /// The metrics of one server, cheap to clone.
 ///
@@ -25,6 +22,7 @@ const FAILURES: [StatusCode; 3] = [
 pub struct HttpMetrics {
     requests: IntCounterVec,
     durations: HistogramVec,
+    untimed: &'static [&'static str],
     request_bytes: IntCounter,
     response_bytes: IntCounter,
     pub(crate) in_flight: IntGauge,
@@ -43,12 +41,17 @@ pub(crate) struct Ended {
 }
 
 impl HttpMetrics {
-    /// Registers the metrics: once per process.
+    /// Registers the metrics: once per process. The durations of `untimed` routes are
+    /// not kept, for they would say nothing to anybody; everything else of them is.
     ///
     /// # Errors
     /// When they are registered already.
-    pub fn new(metrics: &Metrics) -> Result<Self, prometheus::Error> {
+    pub fn new(
+        metrics: &Metrics,
+        untimed: &'static [&'static str],
+    ) -> Result<Self, prometheus::Error> {
         Ok(Self {
+            untimed,
             requests: metrics.counters(
                 "holdfast_http_requests_total",
                 "Requests that ended. The code 499 is a client that left before the answer.",
@@ -87,7 +90,10 @@ impl HttpMetrics {
     /// start as 0: else the first one would be a new series, and no rate has it.
     pub fn begin_failures_at_zero(&self, requests: &[(Method, &'static str)]) {
         for (method, route) in requests {
-            for code in FAILURES {
+            // Only what writes can find no room.
+            let writes = matches!(*method, Method::PUT | Method::DELETE);
+            let full = writes.then_some(StatusCode::INSUFFICIENT_STORAGE);
+            for code in FAILURES.into_iter().chain(full) {
                 let labels = [method_label(method), *route, code.as_str()];
                 self.requests.with_label_values(&labels);
             }
@@ -95,8 +101,10 @@ impl HttpMetrics {
     }
 
     pub(crate) fn on_end(&self, ended: &Ended) {
-        let labels = [ended.method, ended.route];
-        self.durations.with_label_values(&labels).observe(ended.duration.as_secs_f64());
+        if !self.untimed.contains(&ended.route) {
+            let labels = [ended.method, ended.route];
+            self.durations.with_label_values(&labels).observe(ended.duration.as_secs_f64());
+        }
         let labels = [ended.method, ended.route, ended.status.as_str()];
         self.requests.with_label_values(&labels).inc();
         self.request_bytes.inc_by(ended.request_bytes);

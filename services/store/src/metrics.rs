@@ -12,12 +12,12 @@ use prometheus::{
 
 pub(crate) use self::log::{LogMetrics, LogState};
 
-/// From 0.1 ms, a read out of the page cache, to 13 s, a disk in trouble; each
-/// bound is 2.2 times the one before.
-const DURATION_BUCKETS: [f64; 16] = [
-    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.5, 5.0,
-    13.0,
-];
+/// From 0.1 ms, a read out of the page cache, to 5 s, a disk in trouble. They are
+/// few, for each operation has all of them.
+const OPERATION_BUCKETS: [f64; 8] = [0.0001, 0.0005, 0.0025, 0.01, 0.05, 0.25, 1.0, 5.0];
+
+/// What a disk needs, which every write waits for; 0.5 s is where an alert is.
+const DISK_BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.0025, 0.01, 0.05, 0.2, 0.5, 1.0, 5.0];
 
 /// A method of [`crate::Store`] whose duration is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,16 +91,18 @@ impl StoreMetrics {
     #[must_use]
     pub fn new() -> Self {
         let valid = "constant names and labels are valid";
-        let histogram = |name: &str, help: &str| {
-            HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec())
+        let histogram = |name: &str, help: &str, buckets: &[f64]| {
+            HistogramOpts::new(name, help).buckets(buckets.to_vec())
         };
         let operations = histogram(
             "holdfast_storage_operation_duration_seconds",
             "How long operations on the volume take; a read until its first bytes are verified.",
+            &OPERATION_BUCKETS,
         );
         let syncs = histogram(
             "holdfast_storage_sync_duration_seconds",
             "How long the disk takes to make a file or a directory durable.",
+            &DISK_BUCKETS,
         );
         let corruptions = Opts::new(
             "holdfast_corruptions_total",

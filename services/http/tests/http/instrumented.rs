@@ -74,20 +74,30 @@ async fn requests_are_counted_by_method_route_and_code() {
     let labels = "method=\"PUT\",route=\"/body\"";
     server.metric(&format!("holdfast_http_request_duration_seconds_count{{{labels}}} 1")).await;
     server.metric("holdfast_http_requests_in_flight 0").await;
-    assert!(!server.metrics.encode().contains("object-name"));
+    let page = server.metrics.encode();
+    assert!(!page.contains("object-name"));
+    // The server is told that nobody needs those.
+    assert!(
+        !page.contains(
+            "holdfast_http_request_duration_seconds_count{method=\"GET\",route=\"/hello\"}"
+        )
+    );
 }
 
 #[tokio::test]
 async fn failures_of_known_requests_show_before_they_happen() {
     let metrics = Metrics::new("1").expect("fixed names");
-    let http = HttpMetrics::new(&metrics).expect("new");
+    let http = HttpMetrics::new(&metrics, &[]).expect("new");
     assert!(!metrics.encode().contains("holdfast_http_requests_total"));
-    http.begin_failures_at_zero(&[(Method::PUT, "/body")]);
-    for code in [500, 503, 507] {
-        let labels = format!("code=\"{code}\",method=\"PUT\",route=\"/body\"");
-        let series = format!("holdfast_http_requests_total{{{labels}}} 0");
-        assert!(metrics.encode().contains(&series), "{series}");
+    http.begin_failures_at_zero(&[(Method::PUT, "/body"), (Method::GET, "/body")]);
+    let shows = |code: u16, method: &str| {
+        let labels = format!("code=\"{code}\",method=\"{method}\",route=\"/body\"");
+        metrics.encode().contains(&format!("holdfast_http_requests_total{{{labels}}} 0"))
+    };
+    for code in [500, 503] {
+        assert!(shows(code, "PUT") && shows(code, "GET"), "{code}");
     }
+    assert!(shows(507, "PUT") && !shows(507, "GET"), "a read needs no room");
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ impl TestServer {
         let runtime = Runtime::real();
         let address = listener.local_address().expect("bound");
         let metrics = Metrics::new("test").expect("new");
-        let http = HttpMetrics::new(&metrics).expect("new");
+        let http = HttpMetrics::new(&metrics, &["/hello"]).expect("new");
         let (release, held) = watch::channel(false);
         let (note, bodies) = watch::channel(Vec::new());
         let service = warp::service(routes(held, note));

@@ -7,24 +7,13 @@ use prometheus::{
     Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
 };
 
-use super::DURATION_BUCKETS;
+use super::DISK_BUCKETS;
 
 /// Records of a batch: from a lonely write to a full batch.
-const RECORD_BUCKETS: [f64; 11] =
-    [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
+const RECORD_BUCKETS: [f64; 6] = [1.0, 4.0, 16.0, 64.0, 256.0, 1024.0];
 
 /// Bytes of a batch: from a tombstone to a full batch.
-const BYTE_BUCKETS: [f64; 9] = [
-    1024.0,
-    4096.0,
-    16_384.0,
-    65_536.0,
-    262_144.0,
-    1_048_576.0,
-    2_097_152.0,
-    4_194_304.0,
-    8_388_608.0,
-];
+const BYTE_BUCKETS: [f64; 5] = [1024.0, 16_384.0, 262_144.0, 2_097_152.0, 8_388_608.0];
 
 /// The metrics of a log. Clones count together.
 #[derive(Debug, Clone)]
@@ -82,7 +71,7 @@ impl LogMetrics {
             commits: histogram(
                 "holdfast_storage_commit_duration_seconds",
                 "How long a batch of writes takes from being decided until it is durable and in the index.",
-                &DURATION_BUCKETS,
+                &DISK_BUCKETS,
             ),
             commit_records: histogram(
                 "holdfast_storage_commit_records",
