@@ -421,7 +421,8 @@ fn count(
     // A copy that was known to be damaged when it was looked up is not counted.
     let is_counted = is_lost && located.answered.contains(&own);
     let copies = located.copies.saturating_sub(usize::from(is_counted));
-    let lasting = located.lasting.saturating_sub(usize::from(is_counted));
+    let votes = located.voters.as_ref().is_none_or(|voters| voters.contains(&own));
+    let lasting = located.lasting.saturating_sub(usize::from(is_counted && votes));
     found.least_copies = u32::try_from(lasting).unwrap_or(u32::MAX);
     // Who is away may have it; when it is heard again, a lap begins.
     let is_settled = homes.iter().all(|home| holds(*home) || away.contains(home)) && !is_lost;

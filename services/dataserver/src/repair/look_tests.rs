@@ -35,10 +35,12 @@ fn located(copies: &[(u128, u64)]) -> Located {
     let mut replicas: Vec<_> = copies.iter().map(replica).collect();
     replicas.sort_by_key(|replica| std::cmp::Reverse(replica.stat.version));
     let stamp = Stamp { generation: Generation(1), mono_millis: 1 };
+    let lasting = copies.iter().filter(|(_, clock)| Some(*clock) == newest).count();
     Located {
         replicas,
         complete: true,
-        lasting: copies.iter().filter(|(_, clock)| Some(*clock) == newest).count(),
+        copies: lasting,
+        lasting,
         settled: true,
         answered: (1..=4).map(id).collect(),
         stamps: (1..=4).map(|node| (id(node), stamp)).collect::<BTreeMap<_, _>>(),
@@ -99,6 +101,23 @@ fn a_damaged_copy_is_no_copy() {
     let damaged = count(true, &[(1, 5), (2, 5)]);
     assert_eq!((damaged.least_copies, damaged.unfinished, damaged.under_replicated), (1, 1, 1));
     assert_eq!(damaged.by_copies, [0, 1, 0, 0]);
+}
+
+#[test]
+fn copies_are_told_whether_they_vote_or_not_and_passes_are_of_voters() {
+    let count = |damaged, own| {
+        let voting = Located {
+            voters: Some(vec![id(2), id(3), id(4)]),
+            lasting: 2,
+            ..located(&[(1, 5), (2, 5), (3, 5)])
+        };
+        let homes = [id(own), id(2), id(3)];
+        count(id(own), &subject(damaged), &voting, &homes, &shape(3), &BTreeSet::new())
+    };
+    let whole = count(false, 1);
+    assert_eq!((whole.by_copies, whole.least_copies), ([0, 0, 0, 1], 2));
+    assert_eq!(count(true, 1).least_copies, 2, "a damaged copy that did not count");
+    assert_eq!(count(true, 2).least_copies, 1);
 }
 
 #[test]
