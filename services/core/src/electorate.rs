@@ -129,6 +129,16 @@ impl Electorate {
         self.members.iter().map(candidate).collect()
     }
 
+    /// Whether this member has moved to another zone since, or has another disk, so
+    /// that names should be placed anew. A little more or less room is none.
+    fn misplaces(&self, member: &Member) -> bool {
+        let voter = self.members.iter().find(|voter| voter.id == member.id);
+        voter.is_some_and(|voter| {
+            let (least, most) = (voter.weight.min(member.weight), voter.weight.max(member.weight));
+            voter.zone != member.zone || most - least > most / 4
+        })
+    }
+
     /// The same one, in another phase.
     #[must_use]
     pub fn in_phase(&self, phase: Phase) -> Self {
@@ -243,6 +253,7 @@ fn convene(view: &View) -> Option<Electorate> {
             && member.hearing == Hearing::Heard
             // Some more than that it may stay: what is nearly full is soon full.
             && member.free_bytes > member.total_bytes / 50
+            && !is_full(member)
     };
     let is_useful = view.policy.write_quorum() > 1
         && view.policy.read_quorum() > 1
@@ -257,6 +268,12 @@ fn convene(view: &View) -> Option<Electorate> {
     })
 }
 
+/// Whether this member has too little room to be relied on: no more than a
+/// hundredth.
+fn is_full(member: &Member) -> bool {
+    member.free_bytes <= member.total_bytes / 100
+}
+
 /// Whether the electorate is not that of this cluster any more. Silence alone
 /// changes nothing: it is what voters are for. And while a fall would not count,
 /// because too many are silent, names whose voters are heard are better off
@@ -267,11 +284,18 @@ fn must_fall(situation: &Situation<'_>, electorate: &Electorate) -> bool {
     if heard < view.policy.notice_quorum(view.roster_members().count()) {
         return false;
     }
-    let mut active = view.roster_members().filter(|member| member.state == MemberState::Active);
-    let is_full = |member: &&Member| electorate.has(member.id) && member.free_bytes == 0;
+    let active = || view.roster_members().filter(|member| member.state == MemberState::Active);
+    let full = view.writable().filter(|one| electorate.has(one.id) && is_full(one)).count();
+    // What a lost one had can only be made anew where there is room.
+    let is_lost = |member: &&Member| {
+        electorate.has(member.id) && member.lost && member.state == MemberState::Draining
+    };
+    let lost = view.roster_members().filter(is_lost).count();
+    let all_heard = heard == view.roster_members().count();
     electorate.members.iter().any(|voter| is_unfit(voter.id))
-        || active.any(|member| !electorate.has(member.id))
-        || view.writable().filter(is_full).count() >= view.policy.write_quorum()
+        || active().any(|member| !electorate.has(member.id))
+        || (full > 0 && full + lost >= view.policy.write_quorum())
+        || (all_heard && active().any(|member| electorate.misplaces(member)))
         || wanted.is_some_and(|wanted| !view.policy.is_settled_at(wanted))
 }
 

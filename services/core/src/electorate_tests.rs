@@ -21,7 +21,8 @@ fn name(place: u64) -> ObjectName {
 }
 
 fn active(bits: u128) -> Member {
-    Member { free_bytes: 9, total_bytes: 10, ..member(bits, MemberState::Active, Hearing::Heard) }
+    let active = member(bits, MemberState::Active, Hearing::Heard);
+    Member { free_bytes: 900, total_bytes: 1_000, weight: 10, ..active }
 }
 
 /// Ten active members, and this electorate of them.
@@ -60,11 +61,10 @@ fn answer(node: NodeId, holds: bool) -> BatchAnswer {
     }
 }
 
-fn voters(view: &View) -> Vec<NodeId> {
-    ten(Some(Phase::Reading)).electorate.as_ref().map_or(Vec::new(), |all| {
-        assert!(view.members.len() >= 10);
-        all.voters(&name(1))
-    })
+/// Those of the name that is asked for.
+fn voters() -> Vec<NodeId> {
+    let all = ten(Some(Phase::Reading)).electorate;
+    all.map_or(Vec::new(), |all| all.voters(&name(1)))
 }
 
 /// What a round of `view` finds of one name when `heard` answer, of whom
@@ -79,11 +79,11 @@ fn found(view: &View, heard: &[NodeId], holders: &[NodeId]) -> Located {
 fn w_voters_answer_for_a_name_only_while_reading() {
     for phase in [None, Some(Phase::Rising), Some(Phase::Settling), Some(Phase::Falling)] {
         let view = ten(phase);
-        let voters = voters(&view);
+        let voters = voters();
         assert!(!found(&view, &voters, &voters).complete, "{phase:?}");
     }
     let view = ten(Some(Phase::Reading));
-    let voters = voters(&view);
+    let voters = voters();
     assert_eq!(voters.len(), 3);
     assert!(found(&view, &voters[1..], &[]).complete);
     assert_eq!(found(&view, &voters[1..], &[]).verdict(), Verdict::Absent);
@@ -123,7 +123,7 @@ fn a_round_that_sees_the_electorate_change_asks_all() {
         let (before, after) = (ten(Some(Phase::Reading)), ten(later));
         let mut round = Round::new(vec![name(1)], BTreeSet::new(), &before);
         round.apply_view(&after);
-        for node in voters(&before) {
+        for node in voters() {
             round.apply_answer(&answer(node, false));
         }
         assert!(!round.is_decided() && !round.outcome(0).complete, "{later:?}");
@@ -133,7 +133,7 @@ fn a_round_that_sees_the_electorate_change_asks_all() {
     // One that began before the voters were ready does not rely on them either.
     let mut round = Round::new(vec![name(1)], BTreeSet::new(), &ten(Some(Phase::Settling)));
     round.apply_view(&ten(Some(Phase::Reading)));
-    for node in voters(&ten(None)) {
+    for node in voters() {
         round.apply_answer(&answer(node, false));
     }
     assert!(!round.outcome(0).complete);
@@ -142,7 +142,7 @@ fn a_round_that_sees_the_electorate_change_asks_all() {
 #[test]
 fn only_copies_of_voters_count_while_there_is_an_electorate() {
     let everybody: Vec<NodeId> = (1..=10).map(id).collect();
-    let voters = voters(&ten(None));
+    let voters = voters();
     let others: Vec<NodeId> =
         everybody.iter().copied().filter(|node| !voters.contains(node)).take(3).collect();
     assert!(found(&ten(None), &everybody, &others).settled);
@@ -160,6 +160,21 @@ fn only_copies_of_voters_count_while_there_is_an_electorate() {
         let counts = view.counting(&written);
         assert!(counts(one) && !counts(others[0]), "{phase:?}");
     }
+}
+
+/// A voter that was given up by force is not in the roster any more, and is not
+/// heard.
+#[test]
+fn a_voter_that_is_gone_has_not_answered() {
+    let mut view = ten(Some(Phase::Reading));
+    let voters = voters();
+    view.members.retain(|member| member.id != voters[0]);
+    assert!(!found(&view, &voters[2..], &[]).complete, "one of three");
+    assert!(found(&view, &voters[1..], &[]).complete);
+    view.members.retain(|member| member.id != voters[1]);
+    let all = view.members.iter().map(|member| member.id);
+    let others: Vec<NodeId> = all.filter(|node| !voters.contains(node)).collect();
+    assert!(!found(&view, &others[1..], &[]).complete, "none of three");
 }
 
 fn step(view: &View, repaired: bool, has_lasted: bool) -> ElectorateStep {
@@ -196,7 +211,7 @@ fn an_electorate_comes_and_goes_one_phase_at_a_time() {
 #[test]
 fn it_falls_when_the_members_are_not_those_any_more() {
     type Change = fn(&mut View);
-    let cases: [(&str, bool, Change); 7] = [
+    let cases: [(&str, bool, Change); 11] = [
         ("nothing", false, |_| ()),
         ("one is silent", false, |view| view.members[3].hearing = Hearing::Silent),
         ("one drains", true, |view| view.members[3].state = MemberState::Draining),
@@ -206,10 +221,18 @@ fn it_falls_when_the_members_are_not_those_any_more() {
         }),
         ("a newcomer is active", true, |view| view.members.push(active(11))),
         ("one is full", false, |view| view.members[3].free_bytes = 0),
-        ("two are full", true, |view| {
-            view.members[3].free_bytes = 0;
+        ("two are nearly full", true, |view| {
+            view.members[3].free_bytes = 10;
             view.members[4].free_bytes = 0;
         }),
+        ("one is full and one is lost", true, |view| {
+            view.members[3].free_bytes = 0;
+            view.members[4].state = MemberState::Draining;
+            (view.members[4].lost, view.members[4].hearing) = (true, Hearing::Silent);
+        }),
+        ("one is in another zone", true, |view| view.members[3].zone = Some("z".to_owned())),
+        ("one has another disk", true, |view| view.members[3].weight = 20),
+        ("one has a little more room", false, |view| view.members[3].weight = 11),
     ];
     for phase in [Phase::Rising, Phase::Settling, Phase::Reading] {
         for (what, falls, change) in cases {

@@ -43,6 +43,18 @@ pub enum Refused {
         /// Copies that there should be.
         replicas: usize,
     },
+    /// So many of those that vote for a name would drain that it could not be
+    /// written.
+    #[error(
+        "{draining} data server(s) of the electorate would drain at once, of which a name that both \
+         vote for bears fewer than {write_quorum}; the electorate falls after the first: ask again in a few minutes"
+    )]
+    Votes {
+        /// Members that vote and would not be active.
+        draining: usize,
+        /// W of writes.
+        write_quorum: usize,
+    },
     /// It is heard: it can hand over what it has.
     #[error("the data server is heard: drain it, and it retires by itself once it is empty")]
     Heard,
@@ -77,10 +89,24 @@ pub fn drain(roster: &Roster, view: &View, id: NodeId) -> Result<Entry, Refused>
             if remaining < replicas {
                 return Err(Refused::TooFew { remaining, replicas });
             }
+            check_voters(roster, id)?;
             Ok(Entry { state: MemberState::Draining, ..entry.clone() })
         }
         state => Err(Refused::WrongState { state }),
     }
+}
+
+/// What drains counts no more; a name needs W voters that do until the electorate
+/// has fallen.
+fn check_voters(roster: &Roster, id: NodeId) -> Result<(), Refused> {
+    let Some(electorate) = roster.electorate.as_ref().filter(|all| all.has(id)) else {
+        return Ok(());
+    };
+    let is_active =
+        |id: NodeId| roster.get(id).is_some_and(|entry| entry.state == MemberState::Active);
+    let others = electorate.members.iter().filter(|voter| !is_active(voter.id)).count();
+    let (draining, write_quorum) = (others + 1, roster.policy.write_quorum());
+    if draining < write_quorum { Ok(()) } else { Err(Refused::Votes { draining, write_quorum }) }
 }
 
 /// The entry with which this member no longer drains.
@@ -148,7 +174,8 @@ fn is_unfit(view: &View, id: NodeId) -> bool {
     let Some(member) = view.member(id).filter(|member| member.in_roster) else { return true };
     let is_missed = member.lost
         && member.state == MemberState::Draining
-        && member.hearing == Hearing::Silent
+        // A steward that has just started has not found out yet.
+        && matches!(member.hearing, Hearing::Silent | Hearing::Awaited)
         && !is_dispensable(view, id, passes_without(view, id));
     member.state != MemberState::Active && !is_missed
 }

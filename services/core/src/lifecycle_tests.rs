@@ -249,6 +249,11 @@ fn a_lost_member_votes_until_nothing_depends_on_it() {
     assert!(retirable_members(&view).is_empty(), "it still votes");
     let next = next_policy(&view, true).and_then(|(_, electorate)| electorate);
     assert_eq!(next.map(|electorate| electorate.phase), Some(electorate::Phase::Falling));
+    let mut started = elected(Some(electorate::Phase::Reading), 3);
+    if let Some(member) = started.members.last_mut() {
+        (member.state, member.lost, member.hearing) = (Draining, true, Hearing::Awaited);
+    }
+    assert_eq!(next_policy(&started, true), None, "nor for a steward that has just started");
     // Once it has fallen, it goes.
     view.electorate = None;
     for member in &mut view.members {
@@ -262,4 +267,17 @@ fn a_lost_member_votes_until_nothing_depends_on_it() {
     }
     let next = next_policy(&view, true).and_then(|(_, electorate)| electorate);
     assert_eq!(next.map(|electorate| electorate.phase), Some(electorate::Phase::Falling));
+}
+
+#[test]
+fn members_that_vote_drain_one_at_a_time() {
+    let view = elected(Some(electorate::Phase::Reading), 3);
+    let mut all = roster(3, &[(1, Active), (2, Active), (3, Active), (4, Active), (5, Active)]);
+    all.electorate = view.electorate.as_deref().cloned();
+    let first = drain(&all, &view, id(1)).expect("the others suffice");
+    all.apply_entry(&first);
+    assert_eq!(drain(&all, &view, id(2)), Err(Refused::Votes { draining: 2, write_quorum: 2 }));
+    assert_eq!(drain(&all, &view, id(1)).map(|entry| entry.state), Ok(Draining), "again");
+    all.electorate = None;
+    assert!(drain(&all, &view, id(2)).is_ok(), "once it has fallen");
 }

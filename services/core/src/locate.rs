@@ -376,9 +376,9 @@ impl Round {
 
     /// Whether every name is complete, if all who answered said everything.
     fn is_complete_everywhere(&self) -> bool {
-        let unheard = self.unheard();
-        let suffice = |voters: &Vec<NodeId>| self.voters_suffice(voters, &unheard);
-        self.is_complete_without(unheard.len())
+        let suffice =
+            |voters: &Vec<NodeId>| self.voters_suffice(voters, |voter| self.has_answered(voter));
+        self.is_complete_without(self.unheard().len())
             || (!self.voters.is_empty() && self.voters.iter().all(suffice))
     }
 
@@ -459,10 +459,9 @@ impl Round {
         // The lower of the two in the middle: one fast clock of two decides nothing.
         located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();
         located.complete = self.is_complete_without(located.unheard.len())
-            || located
-                .voters
-                .as_ref()
-                .is_some_and(|voters| self.voters_suffice(voters, &located.unheard));
+            || located.voters.as_ref().is_some_and(|voters| {
+                self.voters_suffice(voters, |voter| located.answered.contains(&voter))
+            });
         located
     }
 
@@ -481,11 +480,12 @@ impl Round {
         }
     }
 
-    /// Whether so few of a name's voters are among `unheard` that no acknowledged
-    /// write can be hidden, whoever else is.
-    fn voters_suffice(&self, voters: &[NodeId], unheard: &[NodeId]) -> bool {
-        let unheard = voters.iter().filter(|voter| unheard.contains(voter)).count();
-        self.reads_voters && unheard < voters.len() && self.quorum.allows(unheard)
+    /// Whether so many of a name's voters have answered about it that no
+    /// acknowledged write can be hidden, whoever else has not. One that is not in
+    /// the roster any more, since it was given up by force, has not answered.
+    fn voters_suffice(&self, voters: &[NodeId], answered: impl Fn(NodeId) -> bool) -> bool {
+        let heard = voters.iter().filter(|voter| answered(**voter)).count();
+        self.reads_voters && heard > 0 && heard >= self.quorum.write_quorum
     }
 
     /// Whether a version is certain to be found again if so many lasting copies

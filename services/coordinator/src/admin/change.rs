@@ -83,6 +83,8 @@ fn to_problem(refused: &Refused) -> Box<Problem> {
         Refused::WrongState { .. } => (StatusCode::CONFLICT, "wrong-state"),
         Refused::Lost => (StatusCode::CONFLICT, "lost"),
         Refused::TooFew { .. } => (StatusCode::CONFLICT, "too-few-dataservers"),
+        // It passes by itself.
+        Refused::Votes { .. } => (StatusCode::SERVICE_UNAVAILABLE, "votes"),
         Refused::Heard => (StatusCode::CONFLICT, "heard"),
         Refused::Unproven => (StatusCode::CONFLICT, "data-loss-not-excluded"),
     };

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_core::node::NodeId;
+use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use tracing::debug;
 
@@ -64,7 +65,9 @@ impl Changer {
         let mut persisted = 0;
         if self.own.is_some() {
             self.cluster.merge_roster(changed.clone()).await?;
-            persisted += usize::from(self.own.is_some_and(|own| is_member(&before, own)));
+            let is_told = self.own.is_some_and(|own| is_member(&before, own))
+                && has_taken(&self.cluster.snapshot().roster, &change);
+            persisted += usize::from(is_told);
         }
         let others = before.view.roster_members().filter(|member| Some(member.id) != self.own);
         let answers = others.map(|member| {
@@ -74,7 +77,7 @@ impl Changer {
         for answer in join_all(answers).await {
             match answer {
                 Ok(theirs) => {
-                    persisted += 1;
+                    persisted += usize::from(has_taken(&theirs, &change));
                     learned.push(theirs);
                 }
                 Err(error) => debug!(%error, "a data server was not told of a change"),
@@ -103,6 +106,13 @@ fn needed(before: &Roster, after: &Roster, own: Option<NodeId>) -> usize {
     quorum(before).max(quorum(after)).min(able).max(1)
 }
 
+/// Whether a policy that was told is that of this roster now: another one of the
+/// same epoch may have won. Entries are merged one by one.
+fn has_taken(roster: &Roster, change: &Roster) -> bool {
+    let terms = |roster: &Roster| (roster.policy, roster.electorate.clone());
+    change.policy == Policy::unsaid() || terms(roster) == terms(change)
+}
+
 fn is_member(snapshot: &Snapshot, id: NodeId) -> bool {
     snapshot.roster.members().any(|member| member.id == id)
 }
@@ -110,7 +120,6 @@ fn is_member(snapshot: &Snapshot, id: NodeId) -> bool {
 #[cfg(test)]
 mod tests {
     use holdfast_core::node::Generation;
-    use holdfast_core::policy::Policy;
 
     use super::*;
 
@@ -133,6 +142,17 @@ mod tests {
             });
         }
         roster
+    }
+
+    #[test]
+    fn a_policy_that_lost_against_another_one_was_not_taken() {
+        let ours = roster(3, &[MemberState::Active; 3]);
+        let other = roster(2, &[MemberState::Active; 3]);
+        let change = |roster: &Roster| Roster::of_policy(id(99), roster.policy, None);
+        assert!(has_taken(&ours, &change(&ours)));
+        assert!(!has_taken(&ours, &change(&other)));
+        let entry = ours.get(id(1)).expect("a member").clone();
+        assert!(has_taken(&ours, &Roster::of_entry(id(99), entry)));
     }
 
     #[test]

@@ -154,8 +154,14 @@ impl Run {
         self.tally.progress(view.policy.write_quorum(), view.counting(&self.replication.name))
     }
 
+    /// Sends to the next one. Once as many have it, or are about to, as are to have
+    /// it, only to one that counts: more of the others would acknowledge nothing.
     fn send_to_next(&mut self) -> bool {
-        let Some(recipient) = self.waiting.next() else { return false };
+        let is_enough = self.in_flight.len() + self.holders() >= self.replication.copies;
+        let snapshot = self.objects.cluster.snapshot();
+        let counts = snapshot.view.counting(&self.replication.name);
+        let next = self.waiting.by_ref().find(|to| !is_enough || counts(to.member.id));
+        let Some(recipient) = next else { return false };
         let sent = (self.replication.send)(recipient.clone());
         self.in_flight.push(Box::pin(async move { (recipient, sent.await) }));
         true
