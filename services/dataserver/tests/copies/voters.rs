@@ -114,6 +114,11 @@ async fn an_electorate_follows_joins_drains_and_losses() {
     let path = format!("/admin/dataservers/{node}/drain");
     let told = client::request(&told_by.ports.admin, "POST", &path, &[], b"").await;
     assert_eq!(told.expect("an answer").status, 200);
+    // Names of which both are voters could not be written.
+    let path = format!("/admin/dataservers/{}/drain", cluster.members[2].node);
+    let refused = client::request(&told_by.ports.admin, "POST", &path, &[], b"").await;
+    let refused = refused.expect("an answer");
+    assert_eq!((refused.status, refused.code().as_str()), (503, "votes"));
     wait::until_within(PATIENCE, "the drained member has retired", async || {
         (known(told_by, node).await["state"] == "retired").then_some(())
     })
