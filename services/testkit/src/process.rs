@@ -52,6 +52,8 @@ impl Service {
     /// environment.
     #[must_use]
     pub fn new(binary: &'static str, name: &str, directory: &Path) -> Self {
+        // Before anybody waits for it.
+        build_binaries();
         let address = format!("127.0.0.1:{}", ports::free());
         let admin = format!("127.0.0.1:{}", ports::free());
         let env = BTreeMap::from([
