@@ -9,8 +9,10 @@ readonly slim_image=docker.io/library/debian:bookworm-slim
 readonly rust_image=docker.io/library/rust:1-bookworm
 readonly debian_mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 
+# Without the lock: what watches over a container would keep it beyond the end of a
+# check that is killed, and the next one could not clean up.
 engine() {
-    CONTAINERS_CONF=$state/containers.conf podman --root "$state/store" --runroot "$run_dir" "$@"
+    CONTAINERS_CONF=$state/containers.conf podman --root "$state/store" --runroot "$run_dir" "$@" 9>&-
 }
 
 install_tools() {
