@@ -75,9 +75,11 @@ release_rules() {
     ! compgen -G '/sys/class/net/podman*' >/dev/null || return 0
     for table in filter nat; do
         iptables-save -t "$table" | sed -n 's/^-A \(.*NETAVARK.*\)/-D \1/p' |
-            xargs -r -L 1 iptables -t "$table" || true
+            xargs -r -L 1 iptables -t "$table" || note "rules of podman are left in $table"
         iptables-save -t "$table" | sed -n 's/^:\(NETAVARK[^ ]*\) .*/\1/p' |
-            while read -r chain; do iptables -t "$table" -X "$chain" || true; done
+            while read -r chain; do
+                iptables -t "$table" -X "$chain" || note "the chain $chain of podman is left in $table"
+            done
     done
 }
 

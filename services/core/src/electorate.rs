@@ -25,8 +25,8 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use xxhash_rust::xxh3::Xxh3;
 
+use crate::fields::Fields;
 use crate::membership::{Hearing, Member, View};
 use crate::name::ObjectName;
 use crate::node::NodeId;
@@ -66,19 +66,6 @@ impl Phase {
     }
 }
 
-/// A member that votes, with what places names on it. Kept apart from its entry,
-/// which changes when it starts with another disk.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct Voter {
-    /// Who.
-    pub id: NodeId,
-    /// Share of the names.
-    pub weight: u32,
-    /// Its failure zone.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub zone: Option<String>,
-}
-
 /// See the module.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Electorate {
@@ -86,8 +73,9 @@ pub struct Electorate {
     pub phase: Phase,
     /// Voters of each name: 2W − 1.
     pub voters: u32,
-    /// Those among whom they are chosen, ordered by id.
-    pub members: Vec<Voter>,
+    /// Those among whom they are chosen, ordered by id, with what places names on
+    /// them: their entries change when they start with another disk.
+    pub members: Vec<Candidate>,
 }
 
 /// Voters of each name for this policy.
@@ -105,28 +93,7 @@ impl Electorate {
     /// The voters of `name`, best first.
     #[must_use]
     pub fn voters(&self, name: &ObjectName) -> Vec<NodeId> {
-        self.voters_among(&self.candidates(), name)
-    }
-
-    /// The voters of each of these names, in their order.
-    #[must_use]
-    pub fn voters_of_all(&self, names: &[ObjectName]) -> Vec<Vec<NodeId>> {
-        let candidates = self.candidates();
-        names.iter().map(|name| self.voters_among(&candidates, name)).collect()
-    }
-
-    fn voters_among(&self, candidates: &[Candidate], name: &ObjectName) -> Vec<NodeId> {
-        choose_owners(name, candidates, usize::try_from(self.voters).unwrap_or(usize::MAX))
-    }
-
-    fn candidates(&self) -> Vec<Candidate> {
-        let candidate = |Voter { id, weight, zone }: &Voter| Candidate {
-            id: *id,
-            // Who has no weight votes all the same, or there were too few voters.
-            weight: (*weight).max(1),
-            zone: zone.clone(),
-        };
-        self.members.iter().map(candidate).collect()
+        choose_owners(name, &self.members, usize::try_from(self.voters).unwrap_or(usize::MAX))
     }
 
     /// Whether this member has moved to another zone since, or has another disk, so
@@ -148,19 +115,15 @@ impl Electorate {
     /// Sixty-four bits that differ when two electorates differ.
     #[must_use]
     pub fn digest(&self) -> u64 {
-        let mut hash = Xxh3::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
-        field(self.phase.as_str().as_bytes());
-        field(&self.voters.to_le_bytes());
-        for Voter { id, weight, zone } in &self.members {
-            field(&id.bits().to_le_bytes());
-            field(&weight.to_le_bytes());
-            field(zone.as_deref().unwrap_or("").as_bytes());
+        let mut fields = Fields::default();
+        fields.add(self.phase.as_str().as_bytes());
+        fields.add(&self.voters.to_le_bytes());
+        for Candidate { id, weight, zone } in &self.members {
+            fields.add(&id.bits().to_le_bytes());
+            fields.add(&weight.to_le_bytes());
+            fields.add(zone.as_deref().unwrap_or("").as_bytes());
         }
-        hash.digest()
+        fields.digest()
     }
 }
 
@@ -261,9 +224,10 @@ fn convene(view: &View) -> Option<Electorate> {
     (is_useful && members.iter().all(is_ready)).then(|| Electorate {
         phase: Phase::Rising,
         voters: u32::try_from(voters_for(&view.policy)).unwrap_or(u32::MAX),
+        // Who has no weight votes all the same, or there were too few voters.
         members: members
             .into_iter()
-            .map(|member| Voter { id: member.id, weight: member.weight, zone: member.zone.clone() })
+            .map(|member| Candidate { weight: member.weight.max(1), ..member.candidate() })
             .collect(),
     })
 }

@@ -28,6 +28,7 @@
 
 pub mod admission;
 pub mod electorate;
+mod fields;
 pub mod lifecycle;
 pub mod list;
 pub mod locate;

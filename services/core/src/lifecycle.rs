@@ -46,8 +46,9 @@ pub enum Refused {
     /// So many of those that vote for a name would drain that it could not be
     /// written.
     #[error(
-        "{draining} data server(s) of the electorate would drain at once, of which a name that both \
-         vote for bears fewer than {write_quorum}; the electorate falls after the first: ask again in a few minutes"
+        "{draining} data servers that vote would be draining at once, and names that all of them vote \
+         for bear less than {write_quorum}; nothing was changed. The electorate falls because of the \
+         first: ask again in a few minutes"
     )]
     Votes {
         /// Members that vote and would not be active.

@@ -1,5 +1,9 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::membership::Hearing;
 use crate::name::Key;
+use crate::name::ObjectName;
 use crate::node::Generation;
 use crate::object::{Digest, Metadata};
 use crate::policy::Policy;
@@ -7,6 +11,7 @@ use crate::roster::{MemberState, RosterDigest};
 use crate::test_support::{id, member};
 use crate::version::Version;
 use crate::wire::PROTOCOL_VERSION;
+use crate::wire::locate::BatchAnswer;
 
 fn address(bits: u128) -> Address {
     format!("ds-{bits}:80").parse().expect("an address")

@@ -167,11 +167,17 @@ impl View {
         self.member(id).is_some_and(Member::counts)
     }
 
+    /// The same where only these voters count, if there are any.
+    #[must_use]
+    pub fn counts_among(&self, voters: Option<&[NodeId]>, id: NodeId) -> bool {
+        voters.is_none_or(|voters| voters.contains(&id)) && self.counts(id)
+    }
+
     /// Those whose copies of `name` count: [`Self::counts`], and voters of that
     /// name while there is an electorate.
     pub fn counting(&self, name: &ObjectName) -> impl Fn(NodeId) -> bool + use<'_> {
         let voters = voters_of(self, name);
-        move |id| voters.as_ref().is_none_or(|voters| voters.contains(&id)) && self.counts(id)
+        move |id| self.counts_among(voters.as_deref(), id)
     }
 }
 

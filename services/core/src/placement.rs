@@ -15,15 +15,17 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::name::ObjectName;
 use crate::node::NodeId;
+use serde::{Deserialize, Serialize};
 
 /// A member as placement sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Candidate {
     /// Who.
     pub id: NodeId,
     /// Share of the data relative to the others; a member of weight 0 gets none.
     pub weight: u32,
     /// Its failure zone. Those without one are zones of their own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub zone: Option<String>,
 }
 

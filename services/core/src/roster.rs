@@ -10,9 +10,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use xxhash_rust::xxh3::Xxh3;
 
 use crate::electorate::Electorate;
+use crate::fields::Fields;
 use crate::node::{Address, Generation, NodeId, ParseError};
 use crate::policy::Policy;
 
@@ -260,11 +260,8 @@ impl Roster {
     /// Equal rosters have equal digests on every machine and in every release.
     #[must_use]
     pub fn digest(&self) -> RosterDigest {
-        let mut hash = Xxh3::new();
-        let mut field = |bytes: &[u8]| {
-            hash.update(&(bytes.len() as u64).to_le_bytes());
-            hash.update(bytes);
-        };
+        let mut fields = Fields::default();
+        let mut field = |bytes: &[u8]| fields.add(bytes);
         field(&self.cluster.map_or(0, NodeId::bits).to_le_bytes());
         let Policy { epoch, replicas, write_quorum, read_quorum } = self.policy;
         for number in [epoch, replicas, write_quorum, read_quorum] {
@@ -283,7 +280,7 @@ impl Roster {
             field(&entry.weight.to_le_bytes());
             field(entry.zone.as_deref().unwrap_or("").as_bytes());
         }
-        RosterDigest(hash.digest())
+        RosterDigest(fields.digest())
     }
 }
 
@@ -309,7 +306,8 @@ mod entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::electorate::{Phase, Voter};
+    use crate::electorate::Phase;
+    use crate::placement::Candidate;
     use proptest::prelude::*;
 
     fn cluster() -> ClusterId {
@@ -336,7 +334,7 @@ mod tests {
             prop::option::of((0usize..4, 0u128..3).prop_map(|(phase, id)| Electorate {
                 phase: Phase::ALL[phase],
                 voters: 1,
-                members: vec![Voter { id: NodeId::from_bits(id), weight: 1, zone: None }],
+                members: vec![Candidate { id: NodeId::from_bits(id), weight: 1, zone: None }],
             }));
         (prop::collection::vec(entry_strategy(), 0..6), 0u32..3, 1u32..6, electorate).prop_map(
             |(entries, epoch, replicas, electorate)| {

@@ -77,8 +77,18 @@ pub async fn run(
     let visitor = Visitor::new(runtime, true);
     let (began, known, counted) = (runtime.now(), BTreeSet::new(), BTreeSet::new());
     let (draining, told) = (Vec::new(), Vec::new());
-    let mut drain =
-        Drain { runtime, options, shutdown, visitor, began, known, counted, draining, told };
+    let mut drain = Drain {
+        runtime,
+        options,
+        shutdown,
+        visitor,
+        began,
+        known,
+        counted,
+        draining,
+        told,
+        said: None,
+    };
     let result = drain.work().await;
     if result.is_err() {
         drain.tell_how_to_go_on();
@@ -113,6 +123,8 @@ struct Drain<'a> {
     draining: Vec<(String, NodeId)>,
     /// What was last said of each, and when.
     told: Vec<(NodeId, MemberState, Duration)>,
+    /// What was last in the way of a drain, and when that was said.
+    said: Option<(String, Duration)>,
 }
 
 impl Drain<'_> {
@@ -261,7 +273,16 @@ impl Drain<'_> {
         if !error.may_pass() {
             return Err(error);
         }
-        complain(format_args!("trying again: {}", chain(&error)));
+        // Members that vote drain one after the other, some minutes apart.
+        let (text, now) = (format!("trying again: {}", chain(&error)), self.runtime.now());
+        let is_said = self
+            .said
+            .as_ref()
+            .is_some_and(|(last, at)| *last == text && now.saturating_sub(*at) < PROGRESS);
+        if !is_said {
+            complain(format_args!("{text}"));
+            self.said = Some((text, now));
+        }
         Ok(())
     }
 

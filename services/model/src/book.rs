@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use holdfast_core::electorate::{Electorate, Phase, Voter};
+use holdfast_core::electorate::{Electorate, Phase};
 use holdfast_core::membership::{Hearing, Membership, View};
 use holdfast_core::node::{Address, Generation, NodeId};
+use holdfast_core::placement::Candidate;
 use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 
@@ -61,7 +62,7 @@ impl Book {
     /// The electorate of all its members, in this phase.
     #[must_use]
     pub fn convene(&self, phase: Phase) -> Electorate {
-        let voter = |place| Voter { id: id(place), weight: 1, zone: None };
+        let voter = |place| Candidate { id: id(place), weight: 1, zone: None };
         Electorate {
             phase,
             voters: 2 * self.policy.write_quorum - 1,

@@ -6,65 +6,40 @@
 //! come as late as the window lets them: just under four windows after the
 //! promise.
 
+mod common;
+
+use common::Way;
 use holdfast_model::catalogue::promise_lifetime;
-use holdfast_model::world::{Action, State, World};
-use stateright::Model;
+use holdfast_model::world::{Action, KEPT, LINEARIZABLE, READABLE};
 
-struct Way {
-    world: World,
-    state: State,
-}
-
-impl Way {
-    fn go(&mut self, action: Action) {
-        self.state = self.world.next_state(&self.state, action).expect("it may happen");
-    }
-
-    fn wait_until(&mut self, tick: u64) {
-        while self.state.tick < tick {
-            self.go(Action::Tick);
-        }
-    }
-
-    fn deliver(&mut self, to: usize, from: usize) {
-        let under_way = |packet: &&std::sync::Arc<holdfast_model::node::Packet>| {
-            packet.to == to && packet.from == Some(from)
-        };
-        let packet = self.state.packets.iter().find(under_way).expect("it was sent").clone();
-        self.go(Action::Deliver(packet, true));
-    }
-
-    fn holds(&self) -> bool {
-        let properties = self.world.properties();
-        let always = properties.iter().filter(|p| p.expectation == stateright::Expectation::Always);
-        always.into_iter().all(|property| (property.condition)(&self.world, &self.state))
+fn wait_until(way: &mut Way, tick: u64) {
+    while way.state.tick < tick {
+        way.go(Action::Tick);
     }
 }
 
 fn holds_with(windows: u64) -> bool {
-    let world = World::new(promise_lifetime(windows));
-    let state = world.init_states().remove(0);
-    let most = world.setup.window - 1;
-    let mut way = Way { world, state };
+    let mut way = Way::new(promise_lifetime(windows));
+    let most = way.world.setup.window - 1;
     let (creator, reader) = (0, 1);
     way.go(Action::Begin(creator));
     way.go(Action::Answer(creator, 1, true));
-    way.wait_until(most);
+    wait_until(&mut way, most);
     way.go(Action::Answer(creator, 2, true));
     way.go(Action::Answer(creator, 3, true));
     way.go(Action::Conclude(creator));
-    way.wait_until(2 * most);
+    wait_until(&mut way, 2 * most);
     way.go(Action::Begin(reader));
     way.go(Action::Answer(reader, 0, true));
     way.go(Action::Answer(reader, 2, true));
-    way.deliver(2, creator);
-    way.deliver(3, creator);
-    way.wait_until(3 * most);
+    way.deliver(2, creator, true);
+    way.deliver(3, creator, true);
+    wait_until(&mut way, 3 * most);
     way.go(Action::Answer(reader, 1, true));
     way.go(Action::Conclude(reader));
-    way.wait_until(4 * most);
-    way.deliver(1, reader);
-    way.holds()
+    wait_until(&mut way, 4 * most);
+    way.deliver(1, reader, true);
+    [LINEARIZABLE, READABLE, KEPT].into_iter().all(|property| way.holds(property))
 }
 
 #[test]

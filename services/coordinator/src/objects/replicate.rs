@@ -11,7 +11,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use holdfast_core::membership::Member;
+use holdfast_core::electorate::Electorate;
+use holdfast_core::membership::{Member, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::quorum::{Progress, Purpose, Reply, Tally};
@@ -86,6 +87,36 @@ struct Run {
     tally: Tally,
     /// What the last one said that refused.
     refusal: Option<ObjectError>,
+    voters: Voters,
+}
+
+/// The voters of a name, as of the electorate that was seen last: they are asked
+/// for with each answer.
+#[derive(Default)]
+struct Voters(Option<(Arc<Electorate>, Vec<NodeId>)>);
+
+impl Voters {
+    fn refresh(&mut self, view: &View, name: &ObjectName) -> Option<&[NodeId]> {
+        if self.0.as_ref().map(|(seen, _)| seen) != view.electorate.as_ref() {
+            let voters = |now: &Arc<Electorate>| (Arc::clone(now), now.voters(name));
+            self.0 = view.electorate.as_ref().map(voters);
+        }
+        self.0.as_ref().map(|(_, voters)| voters.as_slice())
+    }
+}
+
+/// Who is sent to next. Once as many have a version, or are about to, as are to
+/// have it, only one that counts: more of the others would acknowledge nothing.
+fn next_recipient<T>(
+    waiting: &mut std::vec::IntoIter<T>,
+    is_enough: bool,
+    counts: impl Fn(&T) -> bool,
+) -> Option<T> {
+    let place = waiting.as_slice().iter().position(|to| !is_enough || counts(to))?;
+    let mut left: Vec<T> = waiting.collect();
+    let next = left.remove(place);
+    *waiting = left.into_iter();
+    Some(next)
 }
 
 impl Objects {
@@ -109,6 +140,7 @@ impl Objects {
             in_flight: FuturesUnordered::new(),
             tally,
             refusal: None,
+            voters: Voters::default(),
         };
         run.run().await
     }
@@ -148,19 +180,20 @@ impl Run {
         Ok(holders)
     }
 
-    fn progress(&self) -> Progress {
+    fn progress(&mut self) -> Progress {
         let snapshot = self.objects.cluster.snapshot();
         let view = &snapshot.view;
-        self.tally.progress(view.policy.write_quorum(), view.counting(&self.replication.name))
+        let voters = self.voters.refresh(view, &self.replication.name);
+        self.tally.progress(view.policy.write_quorum(), |node| view.counts_among(voters, node))
     }
 
-    /// Sends to the next one. Once as many have it, or are about to, as are to have
-    /// it, only to one that counts: more of the others would acknowledge nothing.
     fn send_to_next(&mut self) -> bool {
         let is_enough = self.in_flight.len() + self.holders() >= self.replication.copies;
         let snapshot = self.objects.cluster.snapshot();
-        let counts = snapshot.view.counting(&self.replication.name);
-        let next = self.waiting.by_ref().find(|to| !is_enough || counts(to.member.id));
+        let view = &snapshot.view;
+        let voters = self.voters.refresh(view, &self.replication.name);
+        let counts = |to: &Recipient| view.counts_among(voters, to.member.id);
+        let next = next_recipient(&mut self.waiting, is_enough, counts);
         let Some(recipient) = next else { return false };
         let sent = (self.replication.send)(recipient.clone());
         self.in_flight.push(Box::pin(async move { (recipient, sent.await) }));
@@ -264,5 +297,21 @@ async fn reply_of(objects: &Objects, recipient: &Recipient, answer: WriteAnswer)
     match answer.outcome {
         WriteOutcome::Stored | WriteOutcome::AlreadyStored => Reply::Stored,
         WriteOutcome::Superseded { promised_above, .. } => Reply::Superseded { promised_above },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_does_not_count_only_fills_up_the_copies() {
+        let counts = |to: &u32| *to < 10;
+        let mut waiting = vec![10, 1, 11, 2].into_iter();
+        assert_eq!(next_recipient(&mut waiting, true, counts), Some(1));
+        assert_eq!(next_recipient(&mut waiting, false, counts), Some(10), "it was not lost");
+        assert_eq!(next_recipient(&mut waiting, true, counts), Some(2));
+        assert_eq!(next_recipient(&mut waiting, true, counts), None);
+        assert_eq!(next_recipient(&mut waiting, false, counts), Some(11));
     }
 }

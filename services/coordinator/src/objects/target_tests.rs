@@ -1,10 +1,11 @@
 use super::*;
-use holdfast_core::electorate::{Electorate, Phase, Voter};
+use holdfast_core::electorate::{Electorate, Phase};
 use holdfast_core::locate::Replica;
 use holdfast_core::membership::{Hearing, Member};
 use holdfast_core::name::Key;
 use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
+use holdfast_core::placement::Candidate;
 use holdfast_core::policy::Policy;
 use holdfast_core::roster::MemberState;
 use holdfast_core::stamp::Stamp;
@@ -141,7 +142,7 @@ fn fewer_than_a_quorum_get_nothing() {
 fn while_there_are_voters_they_come_first_and_only_they_count() {
     let mut view = view((1..8).map(|bits| member(bits, Hearing::Heard, 50)).collect());
     view.policy = Policy::settled(0, 3);
-    let members = (1..=6).map(|bits| Voter { id: id(bits), weight: 1, zone: None }).collect();
+    let members = (1..=6).map(|bits| Candidate { id: id(bits), weight: 1, zone: None }).collect();
     let electorate = Electorate { phase: Phase::Rising, voters: 3, members };
     let voters = electorate.voters(&name());
     view.electorate = Some(electorate.into());
