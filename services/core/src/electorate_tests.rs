@@ -178,7 +178,10 @@ fn a_voter_that_is_gone_has_not_answered() {
 }
 
 fn step(view: &View, repaired: bool, has_lasted: bool) -> ElectorateStep {
-    let is_unfit = |id| view.member(id).is_none_or(|member| member.state != MemberState::Active);
+    // Of a lost one others do not have everything yet.
+    let is_unfit = |id| {
+        view.member(id).is_none_or(|member| member.state != MemberState::Active && !member.lost)
+    };
     let wanted = Some(Wanted::copies(3));
     next(&Situation { view, wanted, repaired, has_lasted, is_unfit: &is_unfit })
 }
@@ -211,7 +214,7 @@ fn an_electorate_comes_and_goes_one_phase_at_a_time() {
 #[test]
 fn it_falls_when_the_members_are_not_those_any_more() {
     type Change = fn(&mut View);
-    let cases: [(&str, bool, Change); 11] = [
+    let cases: [(&str, bool, Change); 12] = [
         ("nothing", false, |_| ()),
         ("one is silent", false, |view| view.members[3].hearing = Hearing::Silent),
         ("one drains", true, |view| view.members[3].state = MemberState::Draining),
@@ -224,6 +227,10 @@ fn it_falls_when_the_members_are_not_those_any_more() {
         ("two are nearly full", true, |view| {
             view.members[3].free_bytes = 10;
             view.members[4].free_bytes = 0;
+        }),
+        ("one is lost", false, |view| {
+            view.members[4].state = MemberState::Draining;
+            (view.members[4].lost, view.members[4].hearing) = (true, Hearing::Silent);
         }),
         ("one is full and one is lost", true, |view| {
             view.members[3].free_bytes = 0;
