@@ -9,17 +9,19 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::forgetful::ForgetfulMount;
-use common::power::{Choice, Options};
+use common::power::{Call, Choice, Fault, Matching, Options};
 use common::{name, payload, stamp};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use holdfast_runtime::Runtime;
+use holdfast_store::log_engine::index::{FjallIndexEngine, IndexError};
 use holdfast_store::{ListRequest, LogStore, LogStoreOptions, PutOutcome, Store, StoreError};
+use rustix::io::Errno;
 
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -260,5 +262,125 @@ async fn something_else_eats_the_disk(left: u64) {
 async fn a_disk_that_something_else_fills_is_survived() {
     for left in [0, 64 * KIB, RESERVE_BYTES / 4, RESERVE_BYTES * 3 / 4, RESERVE_BYTES + 64 * KIB] {
         something_else_eats_the_disk(left).await;
+    }
+}
+
+/// The index cannot be written below `place` of the volume, which it notices at
+/// once or when it next writes a table. What is known stays known, writes are
+/// refused, and all goes on by itself once it can be written.
+async fn the_index_meets_a_full_disk(place: &'static str, ends: Ending) {
+    const LENGTH: u64 = 16 * KIB;
+    let Some(mut mount) = mount(256 * MIB) else { return };
+    let store = open_with_small_tables(mount.path()).await;
+    let mut known = Known::new();
+    for number in 0..100 {
+        put(&store, number, 1, LENGTH).await.unwrap();
+        known.insert(number, Some(1));
+    }
+    store.put(name("large"), stamp(1), content(1, 1, 300 * KIB)).await.unwrap();
+
+    let full = Fault::next(Call::Write).lasting().errno(Errno::NOSPC);
+    mount.disk().fail(full.on(Matching::below(place)));
+    let mut unclear = Vec::new();
+    for number in 500.. {
+        // Two at once, so that one is on its way when the other one fails.
+        let (first, second) = (number * 2, number * 2 + 1);
+        let writes = [put(&store, first, 2, LENGTH), put(&store, second, 2, LENGTH)];
+        for (number, result) in [first, second].into_iter().zip(join_all(writes).await) {
+            match result {
+                Ok(()) => drop(known.insert(number, Some(2))),
+                Err(StoreError::Index {
+                    source: IndexError::NoSpace | IndexError::Failed { .. },
+                }) => unclear.push(number),
+                Err(StoreError::NoSpace { .. }) => {}
+                Err(error) => panic!("{place}: {error}"),
+            }
+        }
+        if !unclear.is_empty() {
+            break;
+        }
+        assert!(number < 5_000, "{place}: it is not noticed");
+    }
+    if place == WHOLE_INDEX {
+        for number in [0, 1] {
+            let refused = delete(&store, number, 2).await;
+            assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{refused:?}");
+        }
+    }
+    assert_eq!(store.poisoned(), None, "{place}");
+    for number in [0, 99] {
+        let read = store.read(&name(&key(number)), None, None).await.unwrap();
+        let bytes: Vec<Bytes> = read.bytes.try_collect().await.unwrap();
+        assert!(bytes.concat() == content(number, 1, LENGTH), "{place}: {number}");
+    }
+
+    println!("{place}, {ends:?}: {} unclear after {}", unclear.len(), known.len());
+    let store = match ends {
+        Ending::RoomComesBack => {
+            mount.disk().heal();
+            let takes_writes = async {
+                while put(&store, 1, 3, LENGTH).await.is_err() {
+                    Runtime::real().sleep(Duration::from_millis(50)).await;
+                }
+            };
+            patiently("a put with room", takes_writes).await;
+            known.insert(1, Some(3));
+            assert_eq!(store.poisoned(), None, "{place}");
+            store
+        }
+        Ending::Closed => {
+            store.close().await;
+            mount.disk().heal();
+            open_with_small_tables(mount.path()).await
+        }
+        Ending::PowerCut => {
+            drop(store);
+            mount.power_cut(Choice::NothingUnsynced);
+            open_with_small_tables(mount.path()).await
+        }
+    };
+    // They were durable, and only the index did not know.
+    known.extend(unclear.iter().map(|number| (*number, Some(2))));
+    known.insert(99_999, Some(1));
+    let large = store.stat(&[name("large")]).await.remove(0).unwrap().unwrap();
+    assert_eq!(large.version, stamp(1).version);
+    store.delete(name("large"), stamp(200)).await.unwrap();
+    assert!(store.forget(&name("large"), stamp(200).version).await.unwrap());
+    known.remove(&99_999);
+    check(&store, &known, LENGTH).await;
+    delete_half(&store, &mut known, 4).await;
+    patiently("compaction", store.compact()).await.unwrap();
+    check(&store, &known, LENGTH).await;
+    drop(store);
+    mount.power_cut(Choice::NothingUnsynced);
+    check(&open_with_small_tables(mount.path()).await, &known, LENGTH).await;
+}
+
+const WHOLE_INDEX: &str = "/volume/index";
+
+#[derive(Debug, Clone, Copy)]
+enum Ending {
+    RoomComesBack,
+    Closed,
+    PowerCut,
+}
+
+async fn open_with_small_tables(root: &Path) -> LogStore {
+    let index = FjallIndexEngine::new(Runtime::real()).with_memtable_bytes(64 * KIB);
+    let options = LogStoreOptions {
+        reserve_bytes: RESERVE_BYTES,
+        segment_bytes: 2 * 1024 * 1024,
+        index: Some(Arc::new(index)),
+        ..LogStoreOptions::default()
+    };
+    LogStore::open(Runtime::real(), root.join("volume"), options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_without_room_refuses_writes_until_there_is_some() {
+    for place in [WHOLE_INDEX, "/volume/index/keyspaces"] {
+        for ends in [Ending::RoomComesBack, Ending::Closed, Ending::PowerCut] {
+            the_index_meets_a_full_disk(place, ends).await;
+        }
     }
 }

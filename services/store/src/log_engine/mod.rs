@@ -27,6 +27,7 @@
 //! GET: `LogStore::read` → `read::read` → `Shared::lookup` →
 //! `Shared::read_inline` or `large::open`.
 
+mod backlog;
 mod batch;
 mod compaction;
 mod doubt;

@@ -12,11 +12,12 @@ use tokio::sync::Notify;
 
 use super::doubt::Doubt;
 use super::entry_cache::{EntryCache, Looked};
-use super::index::{Counts, Entry, Index, IndexBatch, IndexError};
+use super::index::{Checkpoint, Counts, Entry, Index, IndexBatch, IndexError, Unopened};
 use super::large::LargeFiles;
 use super::ledger::Ledger;
 use super::options::LogStoreOptions;
 use super::queue::{Job, Queue};
+use super::recovery::{INDEX_DIRECTORY, index_engine};
 use super::segments::Segments;
 use crate::StoreError;
 use crate::disk::Disk;
@@ -190,6 +191,22 @@ impl Shared {
         let _changing = self.recent.change(names);
         let applied = self.with_index((), |index, ()| index.apply(batch));
         applied.map_err(|(error, ())| error)?.map_err(StoreError::from)
+    }
+
+    /// Closes the index and opens it again; gives the newest batch that is in it.
+    /// Whoever looks something up waits meanwhile, and is told that there is no
+    /// index when it cannot be opened. Blocks.
+    ///
+    /// # Errors
+    /// [`StoreError::Index`], [`StoreError::WorkLost`] when the volume is closed.
+    pub(super) fn reopen_index(&self) -> Result<Option<Checkpoint>, StoreError> {
+        let mut guard = self.index.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(index) = guard.as_mut() else { return Err(StoreError::WorkLost) };
+        // Closed first: its engine lets nobody else into its directory.
+        *index = Box::new(Unopened);
+        let engine = index_engine(&self.disk, &self.options);
+        *index = engine.open(&self.disk.path(INDEX_DIRECTORY))?;
+        Ok(index.checkpoint()?)
     }
 
     /// Takes note of an index that is damaged.

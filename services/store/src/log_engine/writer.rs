@@ -9,8 +9,9 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
 
+use super::backlog::{Attempt, Backlog};
 use super::batch::{Batch, Known, Replies, Room, Target};
-use super::index::FileId;
+use super::index::{FileId, IndexBatch, IndexError};
 use super::ledger::{Changes, Draft, Ledger};
 use super::pressure::{DiskRoom, Pressure, Written, choose_victim};
 use super::queue::{Event, Job, MAX_BATCH_RECORDS};
@@ -32,6 +33,8 @@ pub(super) struct Writer {
     open: Option<Batch>,
     /// The batch that is on its way to the disk.
     sent: Option<Sent>,
+    /// What the index could not take; nothing is planned while there is any.
+    backlog: Option<Backlog>,
     /// Kept for their capacity.
     buffer: Vec<u8>,
     pressure: Pressure,
@@ -94,6 +97,7 @@ impl Writer {
             next_segment,
             open: None,
             sent: None,
+            backlog: None,
             buffer: Vec::new(),
             pressure,
             idle: None,
@@ -135,6 +139,7 @@ impl Writer {
         if job.is_clients() {
             self.pressure.on_taken(job.log_bytes() as u64);
         }
+        self.catch_up();
         let job = match job {
             // Whoever asked may have ended.
             Job::Survey { stuck, room, answer } => {
@@ -148,6 +153,10 @@ impl Writer {
         };
         if let Err(error) = self.shared.disk.writable() {
             return job.fail(&error);
+        }
+        if self.backlog.is_some() {
+            let needed_bytes = job.log_bytes() as u64;
+            return job.fail(&StoreError::NoSpace { needed_bytes, free_bytes: 0 });
         }
         let mut open = match self.take_open() {
             Ok(open) => open,
@@ -178,7 +187,8 @@ impl Writer {
 
     fn victim(&self, stuck: &BTreeSet<u64>, room: Option<DiskRoom>) -> Option<u64> {
         // What is not known for certain must not be made to look so.
-        if !self.shared.doubt.is_none() || self.shared.disk.writable().is_err() {
+        let is_certain = self.shared.doubt.is_none() && self.backlog.is_none();
+        if !is_certain || self.shared.disk.writable().is_err() {
             return None;
         }
         let active = self.active.map(|(id, _)| id.number);
@@ -322,12 +332,10 @@ impl Writer {
         let Sent { books, replies, written, record_count, byte_count, began, .. } = sent;
         let batch = books.into_batch();
         let has_changes = record_count > 0 || !batch.is_empty();
-        if has_changes && let Err(error) = self.shared.apply(&batch) {
-            // The records are durable and not in the index: only a new start
-            // brings them in.
-            let error = self.shared.disk.poison_with(error.to_string());
+        if has_changes && let Err(error) = self.index(batch, written) {
+            // The records are durable: whether they count is not known yet.
             replies.fail(&error);
-            return self.fail_all(&error);
+            return;
         }
         self.publish(written);
         replies.succeed();
@@ -339,6 +347,54 @@ impl Writer {
         }
     }
 
+    /// Makes a batch visible, or keeps it until the index can take it.
+    fn index(&mut self, batch: IndexBatch, written: Written) -> Result<(), StoreError> {
+        if let Some(backlog) = &mut self.backlog {
+            backlog.push(&self.shared, (batch, written));
+            return Err(IndexError::NoSpace.into());
+        }
+        let Err(error) = self.shared.apply(&batch) else { return Ok(()) };
+        let refused = error.again();
+        match Backlog::begin(&self.shared, error, (batch, written)) {
+            Ok(backlog) => {
+                self.backlog = Some(backlog);
+                // It rests on what is not in the index.
+                self.fail_open(&StoreError::NoSpace { needed_bytes: 0, free_bytes: 0 });
+                Err(refused)
+            }
+            // Only a new start brings the records in.
+            Err(error) => Err(self.poison(&error)),
+        }
+    }
+
+    /// Brings the index up to date, if it lags behind and can be written again.
+    fn catch_up(&mut self) {
+        let Some(backlog) = &mut self.backlog else { return };
+        if !backlog.is_due(&self.shared) {
+            return;
+        }
+        match backlog.catch_up(&self.shared) {
+            Ok(Attempt::Waits) => {}
+            Ok(Attempt::Done(written)) => {
+                self.backlog = None;
+                written.into_iter().for_each(|written| self.publish(written));
+            }
+            Err(error) => drop(self.poison(&error)),
+        }
+    }
+
+    fn poison(&mut self, error: &StoreError) -> StoreError {
+        let error = match error {
+            StoreError::Index { source: IndexError::Damaged { reason } } => {
+                self.shared.on_damaged_index(reason);
+                self.shared.disk.poison_with(reason.clone())
+            }
+            error => self.shared.disk.poison_with(error.to_string()),
+        };
+        self.fail_all(&error);
+        error
+    }
+
     /// What is on its way was not written, and what is planned rests on it.
     fn fail_all(&mut self, error: &StoreError) {
         if let Some(sent) = self.sent.take() {
@@ -348,13 +404,16 @@ impl Writer {
             }
             sent.replies.fail(error);
         }
-        if let Some(open) = self.open.take() {
-            let next_sequence = open.books.checkpoint.next_sequence;
-            self.ledger.checkpoint.next_sequence = next_sequence;
-            open.replies.fail(error);
-        }
+        self.fail_open(error);
         // Whether the file of the segment was made is not asked: it is left.
         self.active = None;
+    }
+
+    /// What is planned is not written.
+    fn fail_open(&mut self, error: &StoreError) {
+        let Some(open) = self.open.take() else { return };
+        self.ledger.checkpoint.next_sequence = open.books.checkpoint.next_sequence;
+        open.replies.fail(error);
     }
 
     /// Nothing of their batch was written. A file that stays is found by the
@@ -392,7 +451,11 @@ impl Writer {
     /// Says in the log that everything before was synced, and makes the index
     /// durable, so that the next start has nothing to read again.
     fn seal(&mut self) -> Result<(), StoreError> {
+        self.catch_up();
         self.shared.disk.writable()?;
+        if self.backlog.is_some() {
+            return Err(IndexError::NoSpace.into());
+        }
         if self.active.is_some() {
             self.add(Job::Seal);
             self.drain();

@@ -24,6 +24,7 @@ pub(crate) struct LogMetrics {
     queue_depth: IntGauge,
     log_bytes: IntGaugeVec,
     index_bytes: IntGauge,
+    index_backlog: IntGauge,
     segments: IntGauge,
     pressure: Gauge,
     compacted_segments: IntCounter,
@@ -89,6 +90,10 @@ impl LogMetrics {
             ),
             log_bytes: IntGaugeVec::new(log_bytes, &["state"]).expect(valid),
             index_bytes: gauge("holdfast_storage_index_bytes", "Bytes of the index on disk."),
+            index_backlog: gauge(
+                "holdfast_storage_index_backlog_batches",
+                "Batches of writes that are durable in the log and that the index cannot take, because the disk is full: writes are refused until it can.",
+            ),
             segments: gauge("holdfast_storage_segments", "Segments of the log."),
             pressure: Gauge::new(
                 "holdfast_storage_compaction_pressure_ratio",
@@ -141,6 +146,7 @@ impl LogMetrics {
             Box::new(self.queue_depth.clone()),
             Box::new(self.log_bytes.clone()),
             Box::new(self.index_bytes.clone()),
+            Box::new(self.index_backlog.clone()),
             Box::new(self.segments.clone()),
             Box::new(self.pressure.clone()),
             Box::new(self.compacted_segments.clone()),
@@ -183,6 +189,10 @@ impl LogMetrics {
 
     pub(crate) fn set_index_bytes(&self, bytes: u64) {
         self.index_bytes.set(clamped(bytes));
+    }
+
+    pub(crate) fn set_index_backlog(&self, batches: usize) {
+        self.index_backlog.set(clamped(batches as u64));
     }
 
     pub(crate) fn on_moved(&self, bytes: u64) {

@@ -8,6 +8,7 @@
 mod entry;
 mod fjall;
 mod memory;
+mod unopened;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -21,6 +22,7 @@ use thiserror::Error;
 
 pub use self::fjall::FjallIndexEngine;
 pub use self::memory::{MemoryIndex, MemoryIndexEngine};
+pub(crate) use self::unopened::Unopened;
 pub use crate::index::Counts;
 
 /// Version of what is kept in the index. Another one is rebuilt from the log,
