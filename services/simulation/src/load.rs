@@ -1,6 +1,6 @@
 //! Clients: what they ask for, and what they saw.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use holdfast_runtime::Runtime;
 use holdfast_testkit::history::{Action, MAX_OPERATIONS, Operation, Outcome};
+use holdfast_testkit::lists::{Lists, Page};
 use holdfast_testkit::workload::{Asked, Dice, Seen, ask, request, understand, value_of};
 
 use crate::client::{Answer, Client};
@@ -34,6 +35,7 @@ pub struct Load {
     histories: Mutex<BTreeMap<String, Vec<Operation>>>,
     /// Key numbers in use and how often each was used.
     keys: Mutex<Vec<(u64, usize)>>,
+    lists: Mutex<Lists>,
     wrong: Mutex<Vec<String>>,
     unavailable: AtomicU64,
 }
@@ -53,6 +55,11 @@ pub struct Asking<'a> {
     pub patience: Duration,
 }
 
+/// Where a key is.
+pub(crate) fn path(number: u64) -> String {
+    format!("/objects/key-{number}")
+}
+
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -70,6 +77,7 @@ impl Load {
             values: AtomicU64::new(1),
             histories: Mutex::default(),
             keys: Mutex::new((0..plan.keys).map(|key| (key, 0)).collect()),
+            lists: Mutex::default(),
             wrong: Mutex::default(),
             unavailable: AtomicU64::new(0),
         }
@@ -85,10 +93,14 @@ impl Load {
         self.is_over.store(true, Ordering::SeqCst);
     }
 
-    /// What was seen of each key.
+    /// What was seen of each key, by lists too.
     #[must_use]
     pub fn histories(&self) -> BTreeMap<String, Vec<Operation>> {
-        locked(&self.histories).clone()
+        let mut all = locked(&self.histories).clone();
+        for (key, read) in locked(&self.lists).reads() {
+            all.entry(key.to_owned()).or_default().push(read);
+        }
+        all
     }
 
     /// Answers that must never come.
@@ -113,6 +125,9 @@ impl Load {
         while !self.is_over.load(Ordering::SeqCst) {
             if !self.is_paused.load(Ordering::SeqCst) {
                 let key = self.key(&mut dice, 1);
+                if dice.roll(12) == 0 {
+                    self.list(client, &requests, patience, &mut dice).await;
+                }
                 if dice.roll(8) == 0 {
                     self.look_around(client, &requests, patience, &mut dice).await;
                 }
@@ -135,7 +150,7 @@ impl Load {
             *used = 0;
         }
         *used += operations;
-        format!("/objects/key-{number}")
+        path(*number)
     }
 
     /// Reads a key through every api at once.
@@ -152,6 +167,51 @@ impl Load {
             self.ask(asking, request(Action::Read, ""), &mut BTreeMap::new()).await;
         });
         join_all(reads).await;
+    }
+
+    /// Lists all keys, page by page, as far as those that are in use.
+    async fn list(&self, client: usize, requests: &Client, patience: Duration, dice: &mut Dice) {
+        let mut keys = self.keys_in_use();
+        let place = usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0);
+        let Some(api) = self.apis.get(place) else { return };
+        let limit = 2 + dice.roll(16);
+        let mut after = String::new();
+        while !keys.is_empty() {
+            let path = format!("/objects/?limit={limit}&start-after={after}");
+            let start = self.world.executor.now();
+            let answer = requests.send(api, "GET", &path, None, Vec::new(), patience).await;
+            let end = self.world.executor.now();
+            let told = answer.as_ref().map_or_else(Clone::clone, Answer::to_string);
+            self.world.trace.add(&format!("client {client} {path} {api}: {told}"));
+            let answer = match answer {
+                Ok(answer) if answer.status == 200 => answer,
+                Ok(answer) if answer.status != 503 => {
+                    return self.complain(format!("{path} was answered {answer}"));
+                }
+                _ => {
+                    self.unavailable.fetch_add(1, Ordering::SeqCst);
+                    return;
+                }
+            };
+            let listed = serde_json::from_slice(&answer.body).unwrap_or_default();
+            let next = locked(&self.lists).add(Page { client, start, end }, &mut keys, &listed);
+            match next {
+                Some(next) if next > after => after = next,
+                Some(next) => return self.complain(format!("{path} goes on at {next}")),
+                None => return,
+            }
+        }
+    }
+
+    /// Those that were not used enough. Each is used by it.
+    fn keys_in_use(&self) -> BTreeSet<String> {
+        let mut keys = locked(&self.keys);
+        let in_use = keys.iter_mut().filter(|(_, used)| *used < OPERATIONS);
+        let used = in_use.map(|(number, used)| {
+            *used += 1;
+            path(*number)
+        });
+        used.collect()
     }
 
     async fn operate(
@@ -213,12 +273,16 @@ impl Load {
         answer: &Answer,
         seen: &mut BTreeMap<String, Seen>,
     ) -> Option<Outcome> {
+        if let (Some(value), 200) = (action.written(), answer.status) {
+            locked(&self.lists).learn(&answer.etag, value);
+        }
         match (action, answer.status) {
             (Action::Read, 200) => {
                 let Some(value) = value_of(&answer.body) else {
                     self.complain(format!("{key}: {} bytes that nobody wrote", answer.body.len()));
                     return None;
                 };
+                locked(&self.lists).learn(&answer.etag, value);
                 seen.insert(key.to_owned(), (answer.etag.clone(), value));
                 Some(Outcome::Saw(Some(value)))
             }

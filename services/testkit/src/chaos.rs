@@ -9,6 +9,7 @@ mod deck;
 mod faults;
 mod full;
 mod kind;
+mod lists;
 mod report;
 mod skew;
 mod stage;

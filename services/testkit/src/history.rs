@@ -33,6 +33,17 @@ pub enum Action {
     Read,
 }
 
+impl Action {
+    /// What it writes, if it does.
+    #[must_use]
+    pub fn written(self) -> Option<u64> {
+        match self {
+            Self::Write(value) | Self::Create(value) | Self::Replace { value, .. } => Some(value),
+            Self::Delete | Self::Read => None,
+        }
+    }
+}
+
 /// What the client was told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
@@ -81,15 +92,6 @@ impl Operation {
         }
     }
 
-    fn written(&self) -> Option<u64> {
-        match self.action {
-            Action::Write(value) | Action::Create(value) | Action::Replace { value, .. } => {
-                Some(value)
-            }
-            Action::Delete | Action::Read => None,
-        }
-    }
-
     fn is_certain(&self) -> bool {
         self.outcome != Outcome::Maybe
     }
@@ -123,7 +125,7 @@ pub fn check(operations: &[Operation]) -> Result<(), String> {
         let keep = |one: &&Operation| match one.action {
             _ if one.is_certain() => true,
             Action::Delete => deletes,
-            _ => unseen || one.written().is_some_and(|value| observed.contains(&value)),
+            _ => unseen || one.action.written().is_some_and(|value| observed.contains(&value)),
         };
         operations.iter().filter(keep).copied().collect::<Vec<_>>()
     };

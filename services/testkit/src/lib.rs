@@ -18,6 +18,7 @@ pub mod cluster;
 pub mod disk;
 pub mod elastic;
 pub mod history;
+pub mod lists;
 pub mod logs;
 pub mod ports;
 pub mod process;

@@ -11,7 +11,7 @@ use holdfast_testkit::workload::request;
 
 use crate::client::Client;
 use crate::cluster::{ADMIN_PORT, Cluster, PORT, TEND};
-use crate::load::{Asking, Load};
+use crate::load::{self, Asking, Load};
 use crate::network::HostId;
 use crate::plan::Plan;
 use crate::random::{Random, mix};
@@ -69,7 +69,7 @@ impl<'a> Stage<'a> {
     pub(super) fn keys(&mut self, count: u64) -> Vec<String> {
         let first = self.next_key;
         self.next_key += count;
-        (first..self.next_key).map(|key| format!("/objects/key-{key}")).collect()
+        (first..self.next_key).map(load::path).collect()
     }
 
     /// A value that nobody has written.

@@ -5,15 +5,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use super::lists;
 use crate::client::{self, Response};
 use crate::history::{Action, MAX_OPERATIONS, Operation, Outcome};
+use crate::lists::Lists;
 use crate::workload::{self, Asked, Dice};
 
 /// Keys that are used at a time.
 const KEYS: u64 = 5;
 
 /// Operations on one key before a new one takes its place.
-const OPERATIONS: usize = MAX_OPERATIONS - 24;
+pub(super) const OPERATIONS: usize = MAX_OPERATIONS - 24;
+
+/// Of so many requests one is a list.
+const REQUESTS_PER_LIST: u64 = 16;
 
 /// What the clients have done.
 #[derive(Debug)]
@@ -26,7 +31,8 @@ pub(super) struct Load {
     /// By key; one history each.
     histories: Mutex<BTreeMap<String, Vec<Operation>>>,
     /// Key numbers in use and how often each was used.
-    keys: Mutex<Vec<(u64, usize)>>,
+    pub(super) keys: Mutex<Vec<(u64, usize)>>,
+    pub(super) lists: Mutex<Lists>,
     wrong_bytes: Mutex<Vec<String>>,
     /// Answers that must not be.
     unexpected: Mutex<Vec<String>>,
@@ -48,6 +54,7 @@ impl Load {
             values: AtomicU64::new(1),
             histories: Mutex::default(),
             keys: Mutex::new((0..KEYS).map(|key| (key, 0)).collect()),
+            lists: Mutex::default(),
             wrong_bytes: Mutex::default(),
             unexpected: Mutex::default(),
             no_room: Mutex::default(),
@@ -82,8 +89,19 @@ impl Load {
         self.stopped.store(true, Ordering::SeqCst);
     }
 
+    /// What was asked of each key, lists included.
     pub(super) fn histories(&self) -> BTreeMap<String, Vec<Operation>> {
-        self.histories.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let lists = self.lists.lock().unwrap_or_else(PoisonError::into_inner);
+        for (key, read) in lists.reads() {
+            all.entry(key.to_owned()).or_default().push(read);
+        }
+        all
+    }
+
+    /// How many names lists told of.
+    pub(super) fn listed_count(&self) -> usize {
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).count()
     }
 
     pub(super) fn wrong_bytes(&self) -> Vec<String> {
@@ -107,8 +125,12 @@ impl Load {
         let mut dice = Dice::new(seed ^ (client as u64 + 1) << 32);
         let mut seen: BTreeMap<String, (String, u64)> = BTreeMap::new();
         while !self.stopped.load(Ordering::SeqCst) {
-            let key = self.key(&mut dice);
-            self.operate(client, &key, &mut dice, &mut seen).await;
+            if dice.roll(REQUESTS_PER_LIST) == 0 {
+                self.list(client, &mut dice).await;
+            } else {
+                let key = self.key(&mut dice);
+                self.operate(client, &key, &mut dice, &mut seen).await;
+            }
             tokio::time::sleep(Duration::from_millis(dice.roll(30))).await;
         }
     }
@@ -123,7 +145,7 @@ impl Load {
             *used = 0;
         }
         *used += 1;
-        format!("/objects/chaos/{number}")
+        lists::path(*number)
     }
 
     async fn operate(
@@ -154,21 +176,26 @@ impl Load {
             Err(_) => Some(Outcome::Maybe),
         };
         match outcome {
-            None => {
-                self.unavailable.fetch_add(1, Ordering::SeqCst);
-            }
+            None => self.was_unavailable(),
             Some(outcome) => {
-                if outcome == Outcome::Maybe {
-                    self.unavailable.fetch_add(1, Ordering::SeqCst);
-                } else {
-                    let mut all = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
-                    all.push((client, end));
+                match outcome {
+                    Outcome::Maybe => self.was_unavailable(),
+                    _ => self.succeeded(client, end),
                 }
                 let operation = Operation { client, start, end, action, outcome };
                 let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
                 all.entry(key.to_owned()).or_default().push(operation);
             }
         }
+    }
+
+    pub(super) fn was_unavailable(&self) {
+        self.unavailable.fetch_add(1, Ordering::SeqCst);
+    }
+
+    pub(super) fn succeeded(&self, client: usize, end: Duration) {
+        let mut all = self.successes.lock().unwrap_or_else(PoisonError::into_inner);
+        all.push((client, end));
     }
 
     /// `None` when it certainly had no effect and says nothing.
@@ -179,11 +206,15 @@ impl Load {
         answer: &Response,
         seen: &mut BTreeMap<String, (String, u64)>,
     ) -> Option<Outcome> {
+        if let (Some(value), 200) = (action.written(), answer.status) {
+            self.was_told(answer, value);
+        }
         match (action, answer.status) {
             (Action::Read, 200) => {
                 let value = self.value_of(key, &answer.body);
                 if let (Some(value), Some(etag)) = (value, answer.header("etag")) {
                     seen.insert(key.to_owned(), (etag.to_owned(), value));
+                    self.was_told(answer, value);
                 }
                 value.map(|value| Outcome::Saw(Some(value)))
             }
@@ -200,7 +231,12 @@ impl Load {
         }
     }
 
-    fn did_not_expect(&self, key: &str, action: Action, answer: &Response) {
+    fn was_told(&self, answer: &Response, value: u64) {
+        let Some(etag) = answer.header("etag") else { return };
+        self.lists.lock().unwrap_or_else(PoisonError::into_inner).learn(etag, value);
+    }
+
+    pub(super) fn did_not_expect(&self, key: &str, action: Action, answer: &Response) {
         let what = format!("{key}: {action:?} was answered {}: {}", answer.status, answer.text());
         self.unexpected.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }

@@ -23,6 +23,9 @@ pub struct Report {
     pub keys: usize,
     /// Operations that were answered.
     pub answered: usize,
+    /// Names of which lists told something; those that can be compared are among
+    /// the operations.
+    pub listed: usize,
     /// Writes that may or may not have happened.
     pub uncertain: usize,
     /// Operations that were refused or not answered.
@@ -95,6 +98,7 @@ impl Report {
         Self {
             keys: histories.len(),
             answered: operations().count() - uncertain,
+            listed: load.listed_count(),
             uncertain,
             unavailable: load.unavailable.load(Ordering::SeqCst),
             no_room: no_room.len(),
@@ -128,8 +132,12 @@ impl fmt::Display for Report {
         for (kind, reason) in &self.left_out {
             writeln!(f, "*** LEFT OUT: {kind:?}, since here is none of it: {reason}")?;
         }
-        let Self { keys, answered, uncertain, unavailable, no_room, .. } = self;
-        writeln!(f, "{answered} operations on {keys} keys were answered")?;
+        let Self { keys, answered, listed, uncertain, unavailable, no_room, .. } = self;
+        writeln!(
+            f,
+            "{answered} operations on {keys} keys were answered, among them what lists said \
+             ({listed} times)"
+        )?;
         writeln!(
             f,
             "{uncertain} writes are uncertain, {unavailable} operations were not possible, \

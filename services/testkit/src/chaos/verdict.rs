@@ -31,7 +31,7 @@ impl AddAssign for Wrong {
 pub(super) fn judge(operations: &[Operation]) -> Wrong {
     let is_done = |one: &&Operation| one.outcome == Outcome::Done;
     let writers: HashMap<u64, &Operation> =
-        operations.iter().filter_map(|one| Some((value_of(one)?, one))).collect();
+        operations.iter().filter_map(|one| Some((one.action.written()?, one))).collect();
     let mut wrong = Wrong::default();
     for read in operations {
         let Outcome::Saw(seen) = read.outcome else { continue };
@@ -46,7 +46,8 @@ pub(super) fn judge(operations: &[Operation]) -> Wrong {
                 Some(_) => wrong.stale += 1,
             }
         } else {
-            let before = operations.iter().filter(is_done).filter(|one| value_of(one).is_some());
+            let before =
+                operations.iter().filter(is_done).filter(|one| one.action.written().is_some());
             let latest = before.filter(|one| one.end < read.start).max_by_key(|one| one.start);
             let Some(latest) = latest else { continue };
             let deletes = operations.iter().filter(|one| one.action == Action::Delete);
@@ -62,13 +63,6 @@ pub(super) fn judge(operations: &[Operation]) -> Wrong {
 
 fn is_done_at(one: &&&Operation) -> bool {
     one.outcome == Outcome::Done
-}
-
-fn value_of(one: &Operation) -> Option<u64> {
-    match one.action {
-        Action::Write(value) | Action::Create(value) | Action::Replace { value, .. } => Some(value),
-        Action::Delete | Action::Read => None,
-    }
 }
 
 #[cfg(test)]
