@@ -5,6 +5,7 @@ use holdfast_store::log_engine::{Acceptance, Event, FsckReport, FsckRequest, fsc
 use serde_json::json;
 
 use super::output::{Bytes, complain, say};
+use super::progress::ProgressLine;
 use super::{Call, say_json};
 use crate::identity;
 
@@ -15,12 +16,21 @@ pub(super) fn fsck(call: &Call) -> Result<u8, StoreError> {
     let request = FsckRequest { is_quick: call.has("--quick"), is_repair: call.has("--repair") };
     let is_json = call.has("--json");
     let root = &call.volume.storage_root;
+    let mut line = ProgressLine::new(call.runtime.clone());
     let mut tell = |event: Event| match &event {
+        Event::Progress(progress) => line.show(*progress),
         event if is_json => say_json(event),
-        Event::Finding(finding) => say(format_args!("{finding}")),
-        Event::Accepting(acceptance) => say(format_args!("{}", in_words(acceptance))),
+        Event::Finding(finding) => {
+            line.make_way();
+            say(format_args!("{finding}"));
+        }
+        Event::Accepting(acceptance) => {
+            line.make_way();
+            say(format_args!("{}", in_words(acceptance)));
+        }
     };
     let report = check(&call.runtime, root, &call.volume.options(), request, &mut tell)?;
+    line.end();
     let bad_identity = identity::check(&call.runtime, root);
     for error in &bad_identity {
         match is_json {

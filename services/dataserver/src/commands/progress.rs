@@ -18,6 +18,8 @@ const LINE_INTERVAL: Duration = Duration::from_secs(5);
 pub(super) struct ProgressLine {
     runtime: Runtime,
     began: Duration,
+    /// What was told last.
+    last: Progress,
     shown: Duration,
     is_terminal: bool,
     is_drawn: bool,
@@ -27,12 +29,24 @@ impl ProgressLine {
     pub(super) fn new(runtime: Runtime) -> Self {
         let began = runtime.now();
         let is_terminal = std::io::stderr().is_terminal();
-        Self { runtime, began, shown: began, is_terminal, is_drawn: false }
+        Self {
+            runtime,
+            began,
+            last: Progress::default(),
+            shown: began,
+            is_terminal,
+            is_drawn: false,
+        }
     }
 
     /// Shows it, if it is time to.
     pub(super) fn show(&mut self, progress: Progress) {
         let now = self.runtime.now();
+        if progress.done_bytes < self.last.done_bytes {
+            // The next part of the work: its speed is its own.
+            self.began = now;
+        }
+        self.last = progress;
         let interval = if self.is_terminal { REDRAW_INTERVAL } else { LINE_INTERVAL };
         if now.saturating_sub(self.shown) < interval {
             return;
@@ -49,11 +63,16 @@ impl ProgressLine {
         };
     }
 
-    /// Leaves the line, and gives the time that it all took.
-    pub(super) fn end(&self) -> Duration {
-        if self.is_terminal && self.is_drawn {
+    /// Leaves the line to something else that is said.
+    pub(super) fn make_way(&mut self) {
+        if self.is_terminal && std::mem::take(&mut self.is_drawn) {
             let _ = writeln!(std::io::stderr());
         }
+    }
+
+    /// Leaves the line, and gives the time that the last part of the work took.
+    pub(super) fn end(&mut self) -> Duration {
+        self.make_way();
         self.runtime.now().saturating_sub(self.began)
     }
 }

@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use holdfast_core::name::ObjectName;
 use holdfast_runtime::File;
+use serde::Serialize;
 
 use super::index::{Content, DoubtfulRegion, Entry, Index, IndexError, Place, Position};
 use super::ledger::{Draft, Ledger};
@@ -22,8 +23,8 @@ use crate::disk::{Disk, io_error};
 /// Entries that go into the index in one batch.
 const ENTRIES_PER_BATCH: usize = 1024;
 
-/// How far a replay has come, in bytes of the log.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// How far long work has come, in bytes of what it reads.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Progress {
     /// Read so far.
     pub done_bytes: u64,
@@ -78,6 +79,8 @@ struct Reading {
     file: Box<dyn File>,
     length: u64,
     is_last: bool,
+    /// Where it is in all that is to be read.
+    before: Progress,
 }
 
 impl Replay<'_> {
@@ -93,7 +96,8 @@ impl Replay<'_> {
             let path = self.disk.path(id.path());
             let file = self.disk.open(&path)?;
             let is_last = last == Some(id.number);
-            let reading = Reading { id, file, length, is_last };
+            let before = Progress { done_bytes, total_bytes };
+            let reading = Reading { id, file, length, is_last, before };
             check_header(self.disk, &reading)?;
             let start = if id.number == covered.segment { covered.offset } else { 0 };
             let start = start.max(SEGMENT_HEADER_BYTES as u64);
@@ -163,6 +167,8 @@ impl Replay<'_> {
                 draft.covers(Position { segment: reading.id.number, offset: end });
                 self.apply(ledger, draft)?;
                 draft = Draft::new(ledger);
+                let Progress { done_bytes, total_bytes } = reading.before;
+                (self.progress)(Progress { done_bytes: done_bytes + end, total_bytes });
             }
         }
         draft.covers(Position { segment: reading.id.number, offset: end });

@@ -20,11 +20,14 @@ use crate::log_engine::index::{
 };
 use crate::log_engine::ledger::Ledger;
 use crate::log_engine::record::{Head, RecordKind, decode_segment};
-use crate::log_engine::replay::TornTail;
+use crate::log_engine::replay::{Progress, TornTail};
 use crate::log_engine::scan::{Found, Item, Payload};
 
 /// Names without an entry that are followed at once.
 const MAX_PENDING: usize = 2_000_000;
+
+/// Records between two words about how far it has come.
+const RECORDS_PER_EVENT: u64 = 1024;
 
 /// An index that can be read, and its books.
 #[derive(Clone, Copy)]
@@ -78,6 +81,7 @@ impl Check<'_> {
     pub(super) fn run(&mut self) -> Result<Checked, StoreError> {
         let mut checked = Checked::default();
         let last = self.listed.segments.keys().next_back().copied();
+        let mut progress = Progress { done_bytes: 0, total_bytes: self.total_bytes()? };
         for id in &self.listed.duplicates {
             self.tell(Finding::new(FindingKind::DuplicateSegment, self.disk.path(id.path())));
         }
@@ -92,7 +96,9 @@ impl Check<'_> {
                 }
                 continue;
             };
-            self.segment(&segment, &mut checked)?;
+            self.segment(&segment, &mut checked, progress)?;
+            progress.done_bytes += segment.length;
+            (self.on)(Event::Progress(progress));
         }
         if !self.is_in_use {
             self.conclude(&mut checked);
@@ -100,11 +106,24 @@ impl Check<'_> {
         Ok(checked)
     }
 
+    fn total_bytes(&self) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        for id in self.listed.segments.values() {
+            bytes += Segment::open(self.disk, *id, false)?.map_or(0, |segment| segment.length);
+        }
+        Ok(bytes)
+    }
+
     fn tell(&mut self, finding: Finding) {
         (self.on)(Event::Finding(finding));
     }
 
-    fn segment(&mut self, segment: &Segment<'_>, checked: &mut Checked) -> Result<(), StoreError> {
+    fn segment(
+        &mut self,
+        segment: &Segment<'_>,
+        checked: &mut Checked,
+        before: Progress,
+    ) -> Result<(), StoreError> {
         let number = segment.id.number;
         checked.log_bytes += segment.length;
         checked.lengths.insert(number, segment.length);
@@ -116,7 +135,13 @@ impl Check<'_> {
         let path = self.disk.path(segment.id.path());
         let torn = segment.visit(&mut |item| {
             match item {
-                Item::Record(found) => self.record(segment, found, checked)?,
+                Item::Record(found) => {
+                    if checked.record_count % RECORDS_PER_EVENT == 0 {
+                        let done_bytes = before.done_bytes + found.offset;
+                        (self.on)(Event::Progress(Progress { done_bytes, ..before }));
+                    }
+                    self.record(segment, found, checked)?;
+                }
                 Item::Unreadable(range) => {
                     let bytes = range.end - range.start;
                     let finding = Finding::new(FindingKind::UnreadableRegion, path.clone());

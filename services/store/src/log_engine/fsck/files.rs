@@ -11,6 +11,7 @@ use crate::StoreError;
 use crate::disk::Disk;
 use crate::log_engine::index::{Content, Entry, FileId, Index};
 use crate::log_engine::large::{self, LargeFiles};
+use crate::log_engine::replay::Progress;
 use crate::payload_file::checksum::JoinedDigest;
 use crate::payload_file::damage::Damage;
 use crate::payload_file::object_file::{CHUNK_BYTES, ObjectFile, SCAN_TAIL_BYTES};
@@ -24,6 +25,7 @@ pub(super) struct Files<'a> {
     disk: Arc<Disk>,
     large: LargeFiles,
     is_quick: bool,
+    progress: Progress,
     on: &'a mut OnEvent<'a>,
 }
 
@@ -31,7 +33,7 @@ impl<'a> Files<'a> {
     /// A quick look leaves payloads out.
     pub(super) fn new(disk: &Arc<Disk>, is_quick: bool, on: &'a mut OnEvent<'a>) -> Self {
         let large = LargeFiles::new(Arc::clone(disk), 0);
-        Self { disk: Arc::clone(disk), large, is_quick, on }
+        Self { disk: Arc::clone(disk), large, is_quick, progress: Progress::default(), on }
     }
 
     /// Checks the file of each entry, then looks for files without one; gives
@@ -41,6 +43,7 @@ impl<'a> Files<'a> {
         index: &dyn Index,
         on_damaged: &mut OnDamaged<'_>,
     ) -> Result<u64, StoreError> {
+        self.progress.total_bytes = self.total_bytes()?;
         let mut count = 0;
         visit_entries(index, &mut |name, entry| {
             let Content::File(file) = entry.content else { return Ok(()) };
@@ -59,6 +62,7 @@ impl<'a> Files<'a> {
     /// Checks every file that is there by what it says of itself, when there is
     /// no index to tell which are needed. Blocks.
     pub(super) fn check_all(&mut self) -> Result<u64, StoreError> {
+        self.progress.total_bytes = self.total_bytes()?;
         let mut count = 0;
         for directory in self.large.list_directories()? {
             for file in self.list(directory)? {
@@ -89,7 +93,23 @@ impl<'a> Files<'a> {
         }
     }
 
-    fn check_payload(&self, file: &ObjectFile) -> Result<(), StoreError> {
+    /// What there is to read.
+    fn total_bytes(&self) -> Result<u64, StoreError> {
+        let mut bytes = 0;
+        if self.is_quick {
+            return Ok(bytes);
+        }
+        for directory in self.large.list_directories()? {
+            for file in self.list(directory)? {
+                // Whoever reads it says what is wrong with it.
+                let opened = self.disk.open(&self.large.path(file));
+                bytes += opened.ok().and_then(|file| file.len().ok()).unwrap_or(0);
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn check_payload(&mut self, file: &ObjectFile) -> Result<(), StoreError> {
         let size_bytes = file.stat().size_bytes;
         if self.is_quick {
             return Ok(());
@@ -99,6 +119,8 @@ impl<'a> Files<'a> {
             let start = joined.size_bytes();
             let chunk = file.chunk(start..size_bytes.min(start + CHUNK_BYTES))?;
             joined.append(chunk.digest, chunk.bytes.len() as u64);
+            self.progress.done_bytes += chunk.bytes.len() as u64;
+            (self.on)(Event::Progress(self.progress));
         }
         Damage::unless_equal("the whole payload", file.stat().digest, joined.digest())
             .map_err(|damage| damage.at(file.path().to_owned()))

@@ -34,6 +34,7 @@ use super::index::{Index, IndexError};
 use super::ledger::Ledger;
 use super::options::LogStoreOptions;
 use super::recovery::{INDEX_DIRECTORY, Usable, index_engine, open_index};
+use super::replay::Progress;
 use super::shared::REBUILD_MARKER;
 use crate::StoreError;
 use crate::disk::Disk;
@@ -57,6 +58,9 @@ pub enum Event {
     Finding(Finding),
     /// A repair is about to accept a loss.
     Accepting(Acceptance),
+    /// So much was read: first of the log, then of payload files, then, by a
+    /// repair, once more.
+    Progress(Progress),
 }
 
 /// What a repair gives up, and what it keeps.
@@ -116,7 +120,7 @@ impl FsckReport {
                 *self.damage.entry(finding.kind).or_default() += 1;
             }
             Event::Finding(_) => self.note_count += 1,
-            Event::Accepting(_) => {}
+            Event::Accepting(_) | Event::Progress(_) => {}
         }
     }
 }
