@@ -200,25 +200,39 @@ pub fn steward(view: &View) -> Option<NodeId> {
     view.writable().map(|member| member.id).min()
 }
 
-/// Members that are to be given up for lost: silent for longer than the delay,
-/// where the others suffice for the policy, a reader needs not hear all, and
-/// more than half of all members are heard. So of the two sides of a network that
-/// is cut in half, at most one gives up the other.
+/// Members that were not heard for longer than the delay, while more than half of
+/// all were heard. Who was cut off from nearly everybody has missed nobody: when
+/// the network is back, not all are heard again in one moment.
+#[must_use]
+pub fn missed_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
+    let Some(since) = view.majority_since else { return Vec::new() };
+    view.roster_members()
+        .filter(|member| member.hearing == Hearing::Silent)
+        .filter(|member| {
+            let last = member.last_heard.or(member.awaited_since);
+            last.is_some_and(|last| now.saturating_sub(last.max(since)) >= delay)
+        })
+        .map(|member| member.id)
+        .collect()
+}
+
+/// Members that are to be given up for lost: all who are heard miss them, the
+/// others suffice for the policy, a reader needs not hear all, and more than half
+/// of all members are heard. So of the two sides of a network that is cut in half,
+/// at most one gives up the other; and of two members that cannot hear each other,
+/// nobody gives up either as long as a third one hears both.
 #[must_use]
 pub fn lost_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
     let remaining = view.writable().count();
-    let heard = view.roster_members().filter(|member| member.hearing == Hearing::Heard).count();
-    let is_majority = heard * 2 > view.roster_members().count();
+    let heard = || view.roster_members().filter(|member| member.hearing == Hearing::Heard);
+    let is_majority = heard().count() * 2 > view.roster_members().count();
     if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() || !is_majority {
         return Vec::new();
     }
-    view.roster_members()
-        .filter(|member| !member.lost && member.hearing == Hearing::Silent)
-        .filter(|member| {
-            let last = member.last_heard.or(member.awaited_since);
-            last.is_some_and(|last| now.saturating_sub(last) >= delay)
-        })
-        .map(|member| member.id)
+    let is_lost = |id: NodeId| view.member(id).is_some_and(|member| member.lost);
+    missed_members(view, delay, now)
+        .into_iter()
+        .filter(|id| !is_lost(*id) && heard().all(|member| member.repair.missed.contains(id)))
         .collect()
 }
 

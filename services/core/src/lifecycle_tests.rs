@@ -41,13 +41,21 @@ fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member {
 
 fn view(replicas: u32, members: Vec<Member>) -> View {
     let policy = Policy::settled(3, replicas);
-    View { founded: true, policy, members, ..View::default() }
+    let majority_since = Some(Duration::ZERO);
+    View { founded: true, policy, members, majority_since, ..View::default() }
 }
 
 fn passed(member: Member, without: &[u128], least_copies: u32) -> Member {
     let without = without.iter().map(|bits| id(*bits)).collect();
     let pass = Pass { policy_epoch: 3, electorate: 0, without, least_copies };
     Member { repair: RepairReport { passed: Some(pass), ..RepairReport::default() }, ..member }
+}
+
+/// The same when all members see what this one sees.
+fn agreed(mut view: View) -> View {
+    let missed = missed_members(&view, DELAY, NOW);
+    view.members.iter_mut().for_each(|member| member.repair.missed = missed.clone());
+    view
 }
 
 use Hearing::{Heard, Silent};
@@ -113,7 +121,7 @@ fn only_a_silent_member_is_given_up_and_only_with_proof_or_consent() {
 fn who_is_silent_for_long_is_lost_if_the_others_suffice() {
     let lost = |replicas, hearings: &[Hearing]| {
         let members = (1..).zip(hearings).map(|(bits, hearing)| member(bits, Active, *hearing));
-        lost_members(&view(replicas, members.collect()), DELAY, NOW)
+        lost_members(&agreed(view(replicas, members.collect())), DELAY, NOW)
     };
     assert_eq!(lost(2, &[Heard, Heard, Silent]), [id(3)]);
     assert!(lost(3, &[Heard, Heard, Silent]).is_empty(), "its copies could not be made anew");
@@ -124,7 +132,29 @@ fn who_is_silent_for_long_is_lost_if_the_others_suffice() {
     assert_eq!(lost(2, &[Heard, Heard, Heard, Silent, Silent]), [id(4), id(5)]);
     let recent = Member { last_heard: Some(NOW), ..member(3, Active, Silent) };
     let members = vec![member(1, Active, Heard), member(2, Active, Heard), recent];
-    assert!(lost_members(&view(2, members), DELAY, NOW).is_empty());
+    assert!(lost_members(&agreed(view(2, members)), DELAY, NOW).is_empty());
+}
+
+#[test]
+fn who_is_heard_by_anybody_is_not_lost() {
+    // 1 and 2 do not hear each other, 3 hears both.
+    let members = |states: [Hearing; 3]| {
+        (1..).zip(states).map(|(bits, hearing)| member(bits, Active, hearing)).collect::<Vec<_>>()
+    };
+    let missing = |mut members: Vec<Member>, by: usize, whom: u128| {
+        members[by].repair.missed = vec![id(whom)];
+        members
+    };
+    let seen_by_1 = missing(members([Heard, Silent, Heard]), 0, 2);
+    assert_eq!(missed_members(&view(2, seen_by_1.clone()), DELAY, NOW), [id(2)]);
+    assert!(lost_members(&view(2, seen_by_1.clone()), DELAY, NOW).is_empty());
+    let agreed = missing(seen_by_1, 2, 2);
+    let mut agreed = view(2, agreed);
+    assert_eq!(lost_members(&agreed, DELAY, NOW), [id(2)]);
+    // The network is just back.
+    agreed.majority_since = Some(NOW - DELAY / 2);
+    assert!(missed_members(&agreed, DELAY, NOW).is_empty());
+    assert!(lost_members(&agreed, DELAY, NOW).is_empty());
 }
 
 #[test]

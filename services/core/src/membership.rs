@@ -119,6 +119,9 @@ pub struct View {
     pub members: Vec<Member>,
     /// Data servers written for the seed that are alive, ordered by address.
     pub guests: Vec<Address>,
+    /// Since when more than half of all members have been heard without a break;
+    /// `None` while they are not.
+    pub majority_since: Option<Moment>,
 }
 
 impl View {
@@ -248,6 +251,7 @@ pub struct Membership {
     guests: BTreeMap<Address, Moment>,
     /// Those last reported as silent, so that each silence is reported once.
     silent: BTreeSet<NodeId>,
+    majority_since: Option<Moment>,
 }
 
 impl Membership {
@@ -261,6 +265,7 @@ impl Membership {
             awaited_since: BTreeMap::new(),
             guests: BTreeMap::new(),
             silent: BTreeSet::new(),
+            majority_since: None,
         };
         membership.await_members(now);
         membership
@@ -308,6 +313,7 @@ impl Membership {
         let fetch_roster = report.founded && report.roster_digest != self.roster.digest();
         self.silent.remove(&id);
         self.runs.insert(id, Run { report, last_heard: now });
+        self.note_majority(now);
         Applied::Taken { changes, fetch_roster, interval }
     }
 
@@ -389,7 +395,15 @@ impl Membership {
         let roster = &self.roster;
         self.runs.retain(|id, _| roster.get(*id).is_some() || !silent.contains(id));
         self.silent = silent;
+        self.note_majority(now);
         changes
+    }
+
+    fn note_majority(&mut self, now: Moment) {
+        let is_heard = |entry: &&Entry| self.hearing(entry.id, now) == Hearing::Heard;
+        let heard = self.roster.members().filter(is_heard).count();
+        let is_majority = heard * 2 > self.roster.members().count();
+        self.majority_since = is_majority.then(|| self.majority_since.unwrap_or(now));
     }
 
     /// Members of the roster that were not heard for `patience`, with the
@@ -417,6 +431,7 @@ impl Membership {
             electorate: self.roster.electorate.clone().map(Arc::new),
             members: self.known_ids().into_iter().filter_map(|id| self.member(id, now)).collect(),
             guests: self.guests.keys().cloned().collect(),
+            majority_since: self.majority_since,
         }
     }
 

@@ -224,3 +224,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_majority_is_heard_since_it_was_last_missed() {
+    let active = |id| (id, MemberState::Active);
+    let mut membership = Membership::new(EXPIRY, roster(&[active(1), active(2), active(3)]), at(0));
+    let since = |membership: &Membership, now| membership.view(at(now)).majority_since;
+    membership.apply_report(report(1, 1), at(1));
+    assert_eq!(since(&membership, 1), None, "one of three");
+    membership.apply_report(report(2, 1), at(2));
+    for now in [4, 8, 12] {
+        membership.apply_report(report(1, 1), at(now));
+        membership.apply_report(report(2, 1), at(now));
+        membership.apply_time(at(now));
+        assert_eq!(since(&membership, now), Some(at(2)));
+    }
+    // What a process that slept hears first makes no majority of old news.
+    membership.apply_report(report(1, 1), at(40));
+    assert_eq!(since(&membership, 40), None);
+    membership.apply_report(report(3, 1), at(41));
+    assert_eq!(since(&membership, 41), Some(at(41)));
+}

@@ -2,8 +2,11 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use holdfast_coordinator::cluster::Cluster;
+use holdfast_core::lifecycle::missed_members;
+use holdfast_core::membership::View;
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::policy::Wanted;
 use holdfast_core::roster::{Entry, MemberState};
@@ -54,12 +57,14 @@ pub struct Reporter {
     store: Arc<dyn Store>,
     reserve_bytes: u64,
     wanted: Wanted,
+    missed_after: Duration,
     leaving: AtomicBool,
     repair: Mutex<RepairReport>,
 }
 
 impl Reporter {
-    /// Reports on this store and this view of the cluster.
+    /// Reports on this store and this view of the cluster, in which who is silent
+    /// for `missed_after` is missed.
     #[must_use]
     pub fn new(
         runtime: Runtime,
@@ -68,12 +73,14 @@ impl Reporter {
         store: Arc<dyn Store>,
         reserve_bytes: u64,
         wanted: Wanted,
+        missed_after: Duration,
     ) -> Self {
         let (leaving, repair) = (AtomicBool::new(false), Mutex::default());
-        Self { runtime, own, cluster, store, reserve_bytes, wanted, leaving, repair }
+        Self { runtime, own, cluster, store, reserve_bytes, wanted, missed_after, leaving, repair }
     }
 
-    /// From now on every report says this of repair.
+    /// From now on every report says this of repair; who is missed, it finds out by
+    /// itself.
     pub fn set_repair(&self, repair: RepairReport) {
         *self.repair.lock().unwrap_or_else(PoisonError::into_inner) = repair;
     }
@@ -115,8 +122,14 @@ impl Reporter {
             mono_millis: Stamp::at(self.own.generation, self.runtime.now()).mono_millis,
             replicas: self.wanted.replicas(),
             write_quorum: self.wanted.write_quorum(),
-            repair: self.repair.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            repair: self.repair(&snapshot.view),
         }
+    }
+
+    fn repair(&self, view: &View) -> RepairReport {
+        let missed = missed_members(view, self.missed_after, self.runtime.now());
+        let told = self.repair.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        RepairReport { missed, ..told }
     }
 
     /// Free bytes above the reserve, and the size of the disk. A volume that

@@ -128,6 +128,7 @@ pub async fn run_with(
         Arc::clone(&store),
         config.volume.reserve_bytes,
         config.copies,
+        config.repair.delay,
     ));
     let gate = Gate::new(GateParts {
         runtime: runtime.clone(),

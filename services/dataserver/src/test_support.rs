@@ -93,7 +93,15 @@ pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
 /// Reports for a store in memory.
 pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
     let store = Arc::new(rig.store.clone());
-    Arc::new(Reporter::new(rig.runtime.clone(), own(), cluster, store, 0, Wanted::copies(1)))
+    Arc::new(Reporter::new(
+        rig.runtime.clone(),
+        own(),
+        cluster,
+        store,
+        0,
+        Wanted::copies(1),
+        INTERVAL,
+    ))
 }
 
 /// A cluster of this data server alone.

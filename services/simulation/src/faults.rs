@@ -272,12 +272,22 @@ impl Faults {
     }
 
     /// A second disk must not be lost before what was on the first is whole
-    /// again.
+    /// again. And those that remain must be enough for the successor to join: with
+    /// fewer than W that know of it, somebody has to say that the lost one is gone
+    /// for good.
     async fn is_whole(&self, cluster: &Cluster) -> bool {
-        let members = self.members(cluster).await;
-        let mut living = members.iter().filter(|one| text(one, "state") != "retired");
-        members.len() >= 3
-            && living.all(|one| text(one, "hearing") == "heard" && text(one, "state") == "active")
+        let page = page(&self.operator, cluster).await;
+        let list = page.get("dataservers").and_then(|list| list.as_array());
+        let is_living = |one: &&serde_json::Value| text(one, "state") != "retired";
+        let living: Vec<_> = list.into_iter().flatten().filter(is_living).collect();
+        let policy = page.get("policy");
+        let write_quorum = policy.and_then(|policy| policy.get("write_quorum"));
+        let write_quorum = write_quorum.and_then(serde_json::Value::as_u64);
+        let is_enough = write_quorum.is_some_and(|quorum| living.len() as u64 > quorum);
+        let is_sound = |one: &&serde_json::Value| {
+            text(one, "hearing") == "heard" && text(one, "state") == "active"
+        };
+        is_enough && living.len() >= 3 && living.iter().all(is_sound)
     }
 
     /// Waits until so many data servers take data.

@@ -68,6 +68,10 @@ pub struct RepairReport {
     /// drains.
     #[serde(default)]
     pub bytes_held: u64,
+    /// Members that it has not heard for `REPAIR_DELAY`. Who is given up, all that
+    /// are heard must miss; a release that does not say misses nobody.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub missed: Vec<NodeId>,
 }
 
 /// One full repair pass: every copy that this member has was looked up.
@@ -259,6 +263,7 @@ mod tests {
                 backlog: 4,
                 copies_held: 9,
                 bytes_held: 90,
+                missed: vec![NodeId::from_bits(8)],
             },
         }
     }

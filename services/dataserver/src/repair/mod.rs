@@ -290,7 +290,12 @@ impl Repair {
         let backlog = backlog + self.parts.hints.count();
         self.parts.metrics.set_backlog(backlog);
         let passed = self.passed.clone();
-        let report = RepairReport { passed, backlog, copies_held, bytes_held };
-        self.parts.reporter.set_repair(report);
+        self.parts.reporter.set_repair(RepairReport {
+            passed,
+            backlog,
+            copies_held,
+            bytes_held,
+            ..RepairReport::default()
+        });
     }
 }

@@ -3,6 +3,7 @@
 //! its moments drawn from the seed.
 
 mod between;
+mod deaf;
 mod drains;
 mod forgetful;
 mod join;
@@ -45,11 +46,13 @@ pub enum Aim {
     /// Some know only that voters answer for names, others that they do not any
     /// more.
     FallingVoters,
+    /// Members that run do not hear each other.
+    DeafMembers,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -60,6 +63,7 @@ impl Aim {
         Self::LostMember,
         Self::DeletesBetween,
         Self::FallingVoters,
+        Self::DeafMembers,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -85,6 +89,7 @@ impl Aim {
             Self::LostMember => "lost-member",
             Self::DeletesBetween => "deletes-between",
             Self::FallingVoters => "falling-voters",
+            Self::DeafMembers => "deaf-members",
         }
     }
 
@@ -109,6 +114,7 @@ impl Aim {
             Self::LostMember => lost::play(&mut stage).await,
             Self::DeletesBetween => between::play(&mut stage).await,
             Self::FallingVoters => voters::play(&mut stage).await,
+            Self::DeafMembers => deaf::play(&mut stage).await,
         }
     }
 }
@@ -119,8 +125,8 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..20).map(Aim::of).collect();
+        let aims: Vec<Option<Aim>> = (0..22).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 10);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 11);
     }
 }

@@ -187,6 +187,11 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// Something that must not be.
+    pub(super) fn wrong(&mut self, what: String) {
+        self.violations.push(what);
+    }
+
     pub(super) fn note(&self, what: &str) {
         self.cluster.world.trace.add(what);
     }

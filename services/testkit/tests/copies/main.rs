@@ -10,3 +10,4 @@ mod chaos;
 mod elastic;
 mod full;
 mod replication;
+mod two;
