@@ -7,13 +7,16 @@ use std::sync::OnceLock;
 const PACKAGES: [&str; 3] = ["holdfast-api", "holdfast-dataserver", "holdfast-standalone"];
 
 /// Builds the services with the profile of the running test; gives the
-/// directory that the binaries are in.
+/// directory that the binaries are in. That of `HOLDFAST_BIN_DIR` is taken as it is.
 ///
 /// # Panics
 /// When the build fails.
 pub fn build_binaries() -> &'static PathBuf {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
     DIRECTORY.get_or_init(|| {
+        if let Some(built) = std::env::var_os("HOLDFAST_BIN_DIR") {
+            return built.into();
+        }
         let test = std::env::current_exe().expect("a running test has a path");
         // target/<profile>/deps/<test>, or target/<profile>/<command>
         let mut directory = test.parent().expect("a file is in a directory");

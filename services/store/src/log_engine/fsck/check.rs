@@ -136,7 +136,7 @@ impl Check<'_> {
         let torn = segment.visit(&mut |item| {
             match item {
                 Item::Record(found) => {
-                    if checked.record_count % RECORDS_PER_EVENT == 0 {
+                    if checked.record_count.is_multiple_of(RECORDS_PER_EVENT) {
                         let done_bytes = before.done_bytes + found.offset;
                         (self.on)(Event::Progress(Progress { done_bytes, ..before }));
                     }
