@@ -384,3 +384,28 @@ async fn an_index_without_room_refuses_writes_until_there_is_some() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_volume_opens_on_a_full_disk_however_the_process_ended() {
+    for is_killed in [false, true] {
+        let Some(mut mount) = mount(256 * MIB) else { return };
+        let store = open(mount.path()).await;
+        let mut known = Known::new();
+        for number in 0..1_000 {
+            put(&store, number, 1, KIB).await.unwrap();
+            known.insert(number, Some(1));
+        }
+        if is_killed {
+            let operations = mount.disk().operation_count();
+            mount.replace(mount.disk().killed(operations));
+        } else {
+            store.close().await;
+        }
+        let used = mount.disk().core().used_bytes();
+        mount.disk().set_capacity(used);
+        let store = open(mount.path()).await;
+        check(&store, &known, KIB).await;
+        let refused = put(&store, 2_000, 1, KIB).await;
+        assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{refused:?}");
+    }
+}

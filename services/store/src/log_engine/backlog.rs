@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use holdfast_runtime::Space;
+
 use super::index::{Checkpoint, IndexBatch, IndexError};
 use super::pressure::Written;
 use super::shared::Shared;
@@ -75,7 +77,8 @@ impl Backlog {
     /// though there is room.
     pub(super) fn catch_up(&mut self, shared: &Shared) -> Result<Attempt, StoreError> {
         self.next_try = shared.disk.runtime().now().saturating_add(RETRY_INTERVAL);
-        if shared.disk.space()?.free_bytes <= shared.options.reserve_bytes {
+        let has_room = |space: Space| space.free_bytes > shared.options.reserve_bytes;
+        if !shared.disk.space().is_ok_and(has_room) {
             return Ok(Attempt::Waits);
         }
         match self.write(shared) {
