@@ -13,6 +13,7 @@ mod lists;
 mod report;
 mod skew;
 mod stage;
+mod upgrade;
 mod verdict;
 mod waits;
 mod whole;
@@ -26,6 +27,7 @@ use faults::Faults;
 pub use kind::Kind;
 pub use report::{Report, Seen};
 use stage::Stage;
+pub use upgrade::{Outcome as UpgradeOutcome, Upgrade, upgrade};
 pub use verdict::Wrong;
 
 /// What a run is like.

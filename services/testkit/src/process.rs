@@ -38,6 +38,8 @@ pub fn fresh_directory(kind: &str) -> PathBuf {
 pub struct Service {
     name: String,
     binary: &'static str,
+    /// Where the binary is, if it is not of this build.
+    binaries: Option<PathBuf>,
     env: BTreeMap<String, String>,
     log: PathBuf,
     checked: usize,
@@ -61,7 +63,13 @@ impl Service {
             ("ADMIN_LISTEN_ADDRESS".to_owned(), admin.clone()),
         ]);
         let log = directory.join(format!("{name}.log"));
-        Self { name: name.to_owned(), binary, env, log, checked: 0, address, admin, child: None }
+        let name = name.to_owned();
+        Self { name, binary, binaries: None, env, log, checked: 0, address, admin, child: None }
+    }
+
+    /// Takes the binaries of another build from the next start on, or of this one.
+    pub fn use_binaries(&mut self, directory: Option<PathBuf>) {
+        self.binaries = directory;
     }
 
     /// Sets a variable for the next start.
@@ -106,7 +114,8 @@ impl Service {
         assert!(self.child.is_none(), "{} runs already", self.name);
         let log = OpenOptions::new().create(true).append(true).open(&self.log);
         let log = log.expect("the directory is ours");
-        let mut command = Command::new(binary(self.binary));
+        let other = self.binaries.as_ref().map(|directory| directory.join(self.binary));
+        let mut command = Command::new(other.unwrap_or_else(|| binary(self.binary)));
         command.env_clear().envs(&self.env).stdin(Stdio::null());
         command.stdout(log.try_clone().expect("a file")).stderr(log);
         let child = command.spawn().expect("the binary was just built");
