@@ -200,39 +200,51 @@ pub fn steward(view: &View) -> Option<NodeId> {
     view.writable().map(|member| member.id).min()
 }
 
-/// Members that were not heard for longer than the delay, while more than half of
-/// all were heard. Who was cut off from nearly everybody has missed nobody: when
-/// the network is back, not all are heard again in one moment.
+/// Members that this one has nothing to say for: it did not hear them for longer
+/// than the delay, or never in this run. Whoever restarts often would otherwise
+/// keep a lost one from being given up for ever. Nobody, while not more than half
+/// of all are heard: who is cut off from nearly everybody cannot tell.
 #[must_use]
 pub fn missed_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
-    let Some(since) = view.majority_since else { return Vec::new() };
-    view.roster_members()
-        .filter(|member| member.hearing == Hearing::Silent)
-        .filter(|member| {
-            let last = member.last_heard.or(member.awaited_since);
-            last.is_some_and(|last| now.saturating_sub(last.max(since)) >= delay)
-        })
+    if view.majority_since.is_none() {
+        return Vec::new();
+    }
+    silent_members(view)
+        .filter(|member| member.last_heard.is_none_or(|last| now.saturating_sub(last) >= delay))
         .map(|member| member.id)
         .collect()
 }
 
-/// Members that are to be given up for lost: all who are heard miss them, the
-/// others suffice for the policy, a reader needs not hear all, and more than half
-/// of all members are heard. So of the two sides of a network that is cut in half,
-/// at most one gives up the other; and of two members that cannot hear each other,
-/// nobody gives up either as long as a third one hears both.
+fn silent_members(view: &View) -> impl Iterator<Item = &Member> {
+    view.roster_members().filter(|member| member.hearing == Hearing::Silent)
+}
+
+/// Members that are to be given up for lost: this one has not heard them for
+/// longer than the delay, while more than half of all were heard, all who are heard
+/// miss them, the others suffice for the policy, and a reader needs not hear all.
+///
+/// So of the two sides of a network that is cut in half, at most one gives up the
+/// other. Of two members that cannot hear each other, nobody gives up either as long
+/// as a third one hears both. And when a network is back, whoever is heard a moment
+/// later than the others is not given up for the time when nobody was heard.
 #[must_use]
 pub fn lost_members(view: &View, delay: Duration, now: Moment) -> Vec<NodeId> {
+    let Some(since) = view.majority_since else { return Vec::new() };
     let remaining = view.writable().count();
-    let heard = || view.roster_members().filter(|member| member.hearing == Hearing::Heard);
-    let is_majority = heard().count() * 2 > view.roster_members().count();
-    if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() || !is_majority {
+    if view.policy.read_quorum() <= 1 || remaining < view.policy.replicas() {
         return Vec::new();
     }
-    let is_lost = |id: NodeId| view.member(id).is_some_and(|member| member.lost);
-    missed_members(view, delay, now)
-        .into_iter()
-        .filter(|id| !is_lost(*id) && heard().all(|member| member.repair.missed.contains(id)))
+    let is_missed = |id: NodeId| {
+        let mut heard = view.roster_members().filter(|other| other.hearing == Hearing::Heard);
+        heard.all(|other| other.repair.missed.contains(&id))
+    };
+    silent_members(view)
+        .filter(|member| {
+            let last = member.last_heard.or(member.awaited_since);
+            last.is_some_and(|last| now.saturating_sub(last.max(since)) >= delay)
+        })
+        .filter(|member| !member.lost && is_missed(member.id))
+        .map(|member| member.id)
         .collect()
 }
 

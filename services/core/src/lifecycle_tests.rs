@@ -41,7 +41,8 @@ fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member {
 
 fn view(replicas: u32, members: Vec<Member>) -> View {
     let policy = Policy::settled(3, replicas);
-    let majority_since = Some(Duration::ZERO);
+    let heard = members.iter().filter(|member| member.hearing == Hearing::Heard).count();
+    let majority_since = (heard * 2 > members.len()).then_some(Duration::ZERO);
     View { founded: true, policy, members, majority_since, ..View::default() }
 }
 
@@ -151,10 +152,20 @@ fn who_is_heard_by_anybody_is_not_lost() {
     let agreed = missing(seen_by_1, 2, 2);
     let mut agreed = view(2, agreed);
     assert_eq!(lost_members(&agreed, DELAY, NOW), [id(2)]);
-    // The network is just back.
+    // The network is just back, or not yet.
     agreed.majority_since = Some(NOW - DELAY / 2);
-    assert!(missed_members(&agreed, DELAY, NOW).is_empty());
     assert!(lost_members(&agreed, DELAY, NOW).is_empty());
+    agreed.majority_since = None;
+    assert!(missed_members(&agreed, DELAY, NOW).is_empty());
+}
+
+#[test]
+fn who_was_started_again_does_not_object_to_what_it_never_heard() {
+    let never = Member { last_heard: None, awaited_since: Some(NOW), ..member(3, Active, Silent) };
+    let members = vec![member(1, Active, Heard), member(2, Active, Heard), never];
+    let view = agreed(view(2, members));
+    assert_eq!(missed_members(&view, DELAY, NOW), [id(3)]);
+    assert!(lost_members(&view, DELAY, NOW).is_empty(), "nor does it give it up by itself");
 }
 
 #[test]

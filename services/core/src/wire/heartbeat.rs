@@ -68,8 +68,9 @@ pub struct RepairReport {
     /// drains.
     #[serde(default)]
     pub bytes_held: u64,
-    /// Members that it has not heard for `REPAIR_DELAY`. Who is given up, all that
-    /// are heard must miss; a release that does not say misses nobody.
+    /// Members that it has not heard for `REPAIR_DELAY`, or never in this run. Who is
+    /// given up, all that are heard must miss; a release that does not say misses
+    /// nobody.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub missed: Vec<NodeId>,
 }

@@ -29,8 +29,9 @@ pub(super) fn fsck(call: &Call) -> Result<u8, StoreError> {
             say(format_args!("{}", in_words(acceptance)));
         }
     };
-    let report = check(&call.runtime, root, &call.volume.options(), request, &mut tell)?;
+    let report = check(&call.runtime, root, &call.volume.options(), request, &mut tell);
     line.end();
+    let report = report?;
     let bad_identity = identity::check(&call.runtime, root);
     for error in &bad_identity {
         match is_json {

@@ -4,6 +4,7 @@
 //! a little before the other.
 
 use super::stage::Stage;
+use crate::faults::text;
 
 const KEYS: u64 = 20;
 
@@ -40,11 +41,16 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
     stage.cluster.world.broker.start();
     let time = stage.millis(2_000, 4_000);
     stage.pass(time).await;
-    for place in &servers {
-        let member = stage.member(*operated, *place).await.unwrap_or_default();
-        if member.get("lost").and_then(serde_json::Value::as_bool) == Some(true) {
-            stage.wrong(format!("a data server that runs was given up: {member}"));
+    match stage.operate(*operated, "GET", "/admin/dataservers").await {
+        Some(page) => {
+            let all = page.get("dataservers").and_then(serde_json::Value::as_array);
+            let is_active = |one: &serde_json::Value| text(one, "state") == "active";
+            let count = all.map_or(0, |all| all.iter().filter(|one| is_active(one)).count());
+            if count != servers.len() {
+                stage.wrong(format!("data servers that run were given up: {page}"));
+            }
         }
+        None => stage.wrong("an api does not say who is a member".to_owned()),
     }
     stage.read_all(1, *reader, &keys).await;
 }

@@ -3,10 +3,15 @@
 //!
 //! The index is a cache, so nothing is lost by that, and nothing needs a new
 //! start: what it held stays readable, writes are refused, and once there is
-//! room it is opened again and told what it missed.
+//! room it is opened again and told what it missed. Of the names that wait it is
+//! said that they are unknown: what the index has of them is old.
 
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
+use holdfast_core::name::ObjectName;
 use holdfast_runtime::Space;
 
 use super::index::{Checkpoint, IndexBatch, IndexError};
@@ -16,6 +21,45 @@ use crate::StoreError;
 
 /// How long to wait before the index is opened once more.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An index that fails again so soon after it was opened again, and not for want
+/// of room, is not opened once more.
+const SOUND_AFTER: Duration = Duration::from_secs(60);
+
+/// Part of the reserve, as its divisor, that must be free. Tombstones leave half
+/// of it: a disk that is filled by this very volume has that much.
+const ROOM_DIVISOR: u64 = 4;
+
+/// Names whose newest version is durable and not in the index.
+#[derive(Debug, Default)]
+pub(super) struct Unindexed {
+    is_any: AtomicBool,
+    names: RwLock<BTreeSet<ObjectName>>,
+}
+
+impl Unindexed {
+    /// Whether the index lags behind what is durable.
+    pub(super) fn is_any(&self) -> bool {
+        self.is_any.load(Ordering::Acquire)
+    }
+
+    /// Refuses to say anything of a name that waits.
+    pub(super) fn check(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let waits = || self.names.read().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if self.is_any() && waits() { Err(IndexError::NoSpace.into()) } else { Ok(()) }
+    }
+
+    fn add(&self, batch: &IndexBatch) {
+        let mut names = self.names.write().unwrap_or_else(PoisonError::into_inner);
+        names.extend(batch.entries.iter().map(|(name, _)| name.clone()));
+        self.is_any.store(true, Ordering::Release);
+    }
+
+    fn clear(&self) {
+        self.names.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.is_any.store(false, Ordering::Release);
+    }
+}
 
 /// Batches that wait for the index, oldest first: the one it refused, and the one
 /// that was on its way to the disk meanwhile.
@@ -39,7 +83,8 @@ pub(super) enum Attempt {
 
 impl Backlog {
     /// Begins one with the batch that the index refused with `error`. What an
-    /// index that is damaged holds cannot be built upon.
+    /// index that is damaged holds cannot be built upon, and one that fails again
+    /// and again is given up; `last` is when the one before caught up.
     ///
     /// # Errors
     /// `error`, or what reading the index came to.
@@ -47,20 +92,26 @@ impl Backlog {
         shared: &Shared,
         error: StoreError,
         refused: (IndexBatch, Written),
+        last: Option<Duration>,
     ) -> Result<Self, StoreError> {
-        let StoreError::Index { source: IndexError::NoSpace | IndexError::Failed { .. } } = error
-        else {
-            return Err(error);
-        };
+        let now = shared.disk.runtime().now();
+        let is_sound = last.is_none_or(|last| now.saturating_sub(last) >= SOUND_AFTER);
+        match error {
+            StoreError::Index { source: IndexError::NoSpace } => {}
+            StoreError::Index { source: IndexError::Failed { .. } } if is_sound => {}
+            error => return Err(error),
+        }
         let indexed = shared.with_index((), |index, ()| index.checkpoint());
         let indexed = indexed.map_err(|(error, ())| error)??;
         tracing::warn!(%error, "the index cannot be written; writes are refused until it can");
-        shared.disk.metrics().log().set_index_backlog(1);
-        Ok(Self { indexed, waiting: vec![refused], next_try: shared.disk.runtime().now() })
+        let mut backlog = Self { indexed, waiting: Vec::new(), next_try: now };
+        backlog.push(shared, refused);
+        Ok(backlog)
     }
 
     /// One more batch that is durable.
     pub(super) fn push(&mut self, shared: &Shared, batch: (IndexBatch, Written)) {
+        shared.unindexed.add(&batch.0);
         self.waiting.push(batch);
         shared.disk.metrics().log().set_index_backlog(self.waiting.len());
     }
@@ -77,13 +128,15 @@ impl Backlog {
     /// though there is room.
     pub(super) fn catch_up(&mut self, shared: &Shared) -> Result<Attempt, StoreError> {
         self.next_try = shared.disk.runtime().now().saturating_add(RETRY_INTERVAL);
-        let has_room = |space: Space| space.free_bytes > shared.options.reserve_bytes;
+        let needed_bytes = shared.options.reserve_bytes / ROOM_DIVISOR;
+        let has_room = |space: Space| space.free_bytes > needed_bytes;
         if !shared.disk.space().is_ok_and(has_room) {
             return Ok(Attempt::Waits);
         }
         match self.write(shared) {
             Ok(()) => {
                 tracing::info!("the index can be written again");
+                shared.unindexed.clear();
                 shared.disk.metrics().log().set_index_backlog(0);
                 Ok(Attempt::Done(self.waiting.iter().map(|(_, written)| *written).collect()))
             }
@@ -106,10 +159,12 @@ impl Backlog {
 
     /// Which batch comes next in an index whose newest one is `reopened`.
     fn missing(&self, reopened: Option<&Checkpoint>) -> Result<usize, StoreError> {
-        // A write that failed may be there nonetheless, whole.
+        // A write that failed may be there nonetheless, whole. It is written once
+        // more, which changes nothing: one without records has the checkpoint of
+        // the one before it.
         let is_newest = |(batch, _): &(IndexBatch, _)| Some(&batch.checkpoint) == reopened;
-        if let Some(newest) = self.waiting.iter().rposition(is_newest) {
-            return Ok(newest + 1);
+        if let Some(newest) = self.waiting.iter().position(is_newest) {
+            return Ok(newest);
         }
         if reopened == self.indexed.as_ref() {
             return Ok(0);

@@ -97,8 +97,9 @@ impl Replies {
         }
     }
 
-    /// The batch was not made durable: nobody's write is known to have happened,
-    /// and what was read while planning may rest on a write that did not.
+    /// The batch was not made durable, or is not in the index: nobody's write is
+    /// known to have happened, and what was read while planning may rest on a write
+    /// that did not.
     pub(super) fn fail(self, error: &StoreError) {
         for reply in self.replies {
             match reply {

@@ -161,6 +161,15 @@ impl EntryCache {
         Change { cache: self, places }
     }
 
+    /// Forgets every name, and lets nothing be kept that the index said before.
+    pub(super) fn forget_all(&self) {
+        for shard in &self.shards {
+            let mut shard = shard.lock().unwrap_or_else(PoisonError::into_inner);
+            shard.entries.clear();
+            shard.slots.iter_mut().for_each(|slot| slot.ended += 1);
+        }
+    }
+
     fn begin(&self, name: &ObjectName) -> At {
         let at = self.at(name);
         if let Some(mut shard) = self.lock(at) {

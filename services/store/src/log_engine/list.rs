@@ -11,7 +11,7 @@ use crate::{ListPage, ListRequest, StoreError};
 
 /// See [`crate::Store::list`]. Blocks.
 pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, StoreError> {
-    let unreadable_count = shared.doubt.regions().len() as u64;
+    let unreadable_count = shared.unreadable_count();
     let mut page = ListPage { unreadable_count, ..ListPage::default() };
     let Some(start) = first_after(request) else { return Ok(page) };
     let limit = request.limit.min(MAX_PAGE_ENTRIES);

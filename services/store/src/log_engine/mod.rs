@@ -14,6 +14,7 @@
 //! | `segments` | which segments there are |
 //! | `index` | name to entry, in order |
 //! | `entry_cache` | entries that were looked up lately, so that most lookups need no other thread |
+//! | `backlog` | what the index could not take while the disk is full |
 //! | `ledger` | what the entries add up to, and which bytes of a segment are in use |
 //! | `queue`, `batch`, `writer`, `sync` | the way in: group commit by one thread |
 //! | `staging`, `large` | payloads on their way in, and those in files of their own |

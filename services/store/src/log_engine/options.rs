@@ -24,7 +24,7 @@ const DEFAULT_COMPACTION_RATE_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct LogStoreOptions {
     /// Free bytes that payloads do not use: room for tombstones on a disk that
-    /// is full, and for the index, which must never meet a full disk. 256 MiB
+    /// is full, and for the index, so that it does not meet a full disk. 256 MiB
     /// unless set.
     pub reserve_bytes: u64,
     /// Payloads up to this length lie in the log, longer ones in files of their

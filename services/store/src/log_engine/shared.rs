@@ -10,6 +10,7 @@ use holdfast_core::version::Version;
 use holdfast_runtime::VolumeLock;
 use tokio::sync::Notify;
 
+use super::backlog::Unindexed;
 use super::doubt::Doubt;
 use super::entry_cache::{EntryCache, Looked};
 use super::index::{Checkpoint, Counts, Entry, Index, IndexBatch, IndexError, Unopened};
@@ -54,6 +55,7 @@ pub(super) struct Shared {
     /// that it is closed when nobody does.
     index: RwLock<Option<Box<dyn Index>>>,
     recent: EntryCache,
+    pub(super) unindexed: Unindexed,
     lock: Mutex<Option<Box<dyn VolumeLock>>>,
     books: Mutex<Books>,
     closed: (Mutex<bool>, Condvar),
@@ -109,6 +111,7 @@ impl Shared {
             doubt,
             index: RwLock::new(Some(index)),
             recent: EntryCache::new(RECENT_BYTES, seed),
+            unindexed: Unindexed::default(),
             lock: Mutex::new(Some(lock)),
             books: Mutex::default(),
             closed: (Mutex::new(false), Condvar::new()),
@@ -142,6 +145,7 @@ impl Shared {
     /// The entry of a name. What damage keeps from being certain is an error.
     /// Blocks.
     pub(super) fn lookup(&self, name: &ObjectName) -> Result<Option<Entry>, StoreError> {
+        self.unindexed.check(name)?;
         let metrics = self.disk.metrics().log();
         let found = self.with_index((), |index, ()| match self.recent.look(name) {
             Looked::Known(entry) => {
@@ -167,6 +171,9 @@ impl Shared {
         // Held, so that the volume is not closed meanwhile.
         let guard = self.index.try_read().ok()?;
         guard.as_ref()?;
+        if let Err(error) = self.unindexed.check(name) {
+            return Some(Err(error));
+        }
         let Looked::Known(entry) = self.recent.look(name) else { return None };
         self.disk.metrics().log().on_lookup(true);
         Some(self.certain(name, entry))
@@ -183,6 +190,12 @@ impl Shared {
                 Err(StoreError::Doubtful { name: name.clone(), segment: region.segment })
             }
         }
+    }
+
+    /// Parts of the volume that cannot be told, so that a name may be missing among
+    /// all of them.
+    pub(super) fn unreadable_count(&self) -> u64 {
+        self.doubt.regions().len() as u64 + u64::from(self.unindexed.is_any())
     }
 
     /// Makes a batch visible to all who look up. Blocks.
@@ -206,6 +219,8 @@ impl Shared {
         *index = Box::new(Unopened);
         let engine = index_engine(&self.disk, &self.options);
         *index = engine.open(&self.disk.path(INDEX_DIRECTORY))?;
+        // What was refused may be in it.
+        self.recent.forget_all();
         Ok(index.checkpoint()?)
     }
 

@@ -15,7 +15,7 @@ pub(super) fn page(
     after: Option<&ObjectName>,
     limit: usize,
 ) -> Result<WalkPage, StoreError> {
-    let unreadable_count = shared.doubt.regions().len() as u64;
+    let unreadable_count = shared.unreadable_count();
     let mut page = WalkPage { unreadable_count, ..WalkPage::default() };
     let limit = limit.min(MAX_PAGE_ENTRIES);
     let mut visit = |name: ObjectName, entry: Entry| {

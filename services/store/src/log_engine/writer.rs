@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
 
 use super::backlog::{Attempt, Backlog};
 use super::batch::{Batch, Known, Replies, Room, Target};
@@ -35,6 +36,8 @@ pub(super) struct Writer {
     sent: Option<Sent>,
     /// What the index could not take; nothing is planned while there is any.
     backlog: Option<Backlog>,
+    /// When the last one was gone.
+    caught_up: Option<Duration>,
     /// Kept for their capacity.
     buffer: Vec<u8>,
     pressure: Pressure,
@@ -61,7 +64,7 @@ struct Sent {
     written: Written,
     record_count: usize,
     byte_count: usize,
-    began: std::time::Duration,
+    began: Duration,
 }
 
 /// Lets go of the volume when the writer ends, in whatever way, so that nobody
@@ -98,6 +101,7 @@ impl Writer {
             open: None,
             sent: None,
             backlog: None,
+            caught_up: None,
             buffer: Vec::new(),
             pressure,
             idle: None,
@@ -355,7 +359,7 @@ impl Writer {
         }
         let Err(error) = self.shared.apply(&batch) else { return Ok(()) };
         let refused = error.again();
-        match Backlog::begin(&self.shared, error, (batch, written)) {
+        match Backlog::begin(&self.shared, error, (batch, written), self.caught_up) {
             Ok(backlog) => {
                 self.backlog = Some(backlog);
                 // It rests on what is not in the index.
@@ -370,13 +374,14 @@ impl Writer {
     /// Brings the index up to date, if it lags behind and can be written again.
     fn catch_up(&mut self) {
         let Some(backlog) = &mut self.backlog else { return };
-        if !backlog.is_due(&self.shared) {
+        if !backlog.is_due(&self.shared) || self.shared.disk.poisoned().is_some() {
             return;
         }
         match backlog.catch_up(&self.shared) {
             Ok(Attempt::Waits) => {}
             Ok(Attempt::Done(written)) => {
                 self.backlog = None;
+                self.caught_up = Some(self.shared.disk.runtime().now());
                 written.into_iter().for_each(|written| self.publish(written));
             }
             Err(error) => drop(self.poison(&error)),

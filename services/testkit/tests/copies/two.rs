@@ -1,6 +1,8 @@
 //! Two data servers with two copies: the least that bears the loss of a disk, and
 //! it takes a person to say so.
 
+use std::time::Duration;
+
 use holdfast_testkit::client;
 use holdfast_testkit::cluster::{Options, ProcessCluster};
 use holdfast_testkit::process::Service;
@@ -47,6 +49,10 @@ async fn of_two_one_that_lost_its_disk_is_given_up_by_hand_and_nothing_is_lost()
         active.into_iter().find(|one| one["hearing"] == "silent")
     })
     .await;
+    // Longer than `REPAIR_DELAY`: nobody gives it up, and nobody joins.
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(members(api, "active").await.len(), 2);
+    assert_eq!(members(api, "joining").await.len(), 1);
     let retire = format!("/admin/dataservers/{}/retire", lost["node"].as_str().expect("an id"));
     let refused = client::request(api.admin(), "POST", &retire, &[], b"").await;
     let refused = refused.expect("an answer");
