@@ -25,8 +25,8 @@ use holdfast_core::object::Kind;
 use holdfast_runtime::Runtime;
 use holdfast_store::log_engine::index::{FjallIndexEngine, IndexBatch, IndexEngine};
 use holdfast_store::log_engine::{
-    Event, FindingKind, FsckReport, FsckRequest, LogStore, LogStoreOptions, Progress, fsck,
-    rebuild_index, stats,
+    Event, FindingKind, FsckReport, FsckRequest, LogStore, LogStoreOptions, fsck, rebuild_index,
+    stats,
 };
 use holdfast_store::{PutOutcome, Store, StoreError};
 
@@ -70,15 +70,10 @@ async fn volume() -> TempDir {
 
 /// What is said, and what it comes to.
 fn run(root: &Path, request: FsckRequest) -> (FsckReport, Vec<Event>) {
-    let (report, mut events) = run_with_progress(root, request);
-    events.retain(|event| !matches!(event, Event::Progress(_)));
-    (report, events)
-}
-
-fn run_with_progress(root: &Path, request: FsckRequest) -> (FsckReport, Vec<Event>) {
     let mut events = Vec::new();
     let mut on = |event| events.push(event);
     let report = fsck(&Runtime::real(), root, &options(), request, &mut on).unwrap();
+    events.retain(|event| !matches!(event, Event::Progress(_)));
     (report, events)
 }
 
@@ -494,44 +489,4 @@ async fn a_repair_that_was_cut_short_can_be_done_again() {
             break;
         }
     }
-}
-
-/// It never goes back, says more than the ends, and reaches the end.
-fn assert_steady(progress: &[Progress]) {
-    assert!(progress.is_sorted_by_key(|one| one.done_bytes), "{progress:?}");
-    let total_bytes = progress[0].total_bytes;
-    assert!(progress.iter().all(|one| one.total_bytes == total_bytes), "{progress:?}");
-    let is_between = |one: &&Progress| (1..total_bytes).contains(&one.done_bytes);
-    assert!(progress.iter().filter(is_between).count() >= 2, "{progress:?}");
-    assert_eq!(progress.last().unwrap().done_bytes, total_bytes, "{progress:?}");
-}
-
-#[tokio::test]
-async fn long_work_says_how_far_it_has_come() {
-    let directory = TempDir::new();
-    let root = directory.path();
-    let store = open(root).await;
-    let puts = (0..4_000).map(|number| store.put(name(&number.to_string()), stamp(1), payload(9)));
-    for put in futures_util::future::join_all(puts).await {
-        put.unwrap();
-    }
-    store.put(name("large"), stamp(1), payload(3_000_000)).await.unwrap();
-    store.close().await;
-    assert_eq!(fs::read_dir(root.join("log")).unwrap().count(), 1, "one segment says it all");
-    let mut read = Vec::new();
-    rebuild_index(&Runtime::real(), root, &options(), &mut |one| read.push(one)).unwrap();
-    assert_steady(&read);
-
-    let (_, events) = run_with_progress(root, CHECK);
-    let progress = events.iter().filter_map(|event| match event {
-        Event::Progress(progress) => Some(*progress),
-        _ => None,
-    });
-    let log_bytes = read[0].total_bytes;
-    let (log, files): (Vec<_>, Vec<_>) = progress.partition(|one| one.total_bytes == log_bytes);
-    assert_steady(&log);
-    assert!(files.is_sorted_by_key(|one| one.done_bytes), "{files:?}");
-    let last = files.last().unwrap();
-    assert_eq!(last.done_bytes, 3_000_000);
-    assert!(last.total_bytes >= last.done_bytes && files[0].done_bytes < 3_000_000, "{files:?}");
 }

@@ -427,3 +427,29 @@ async fn a_volume_opens_on_a_full_disk_however_the_process_ended() {
         assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{refused:?}");
     }
 }
+
+/// Not for want of room: a new start has to look at the disk.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_that_goes_on_failing_poisons_the_volume() {
+    // At once, and again soon after it was opened again.
+    for place in [WHOLE_INDEX, "/volume/index/keyspaces"] {
+        let Some(mount) = mount(256 * MIB) else { return };
+        let store = open_with_small_tables(mount.path()).await;
+        put(&store, 0, 1, KIB).await.unwrap();
+        mount.disk().fail(Fault::next(Call::Write).lasting().on(Matching::below(place)));
+        let fails = async {
+            for number in 1.. {
+                let _ = put(&store, number, 1, KIB).await;
+                if store.poisoned().is_some() {
+                    break;
+                }
+            }
+        };
+        patiently(place, fails).await;
+        mount.disk().heal();
+        store.close().await;
+        let store = open_with_small_tables(mount.path()).await;
+        let stat = store.stat(&[name(&key(0))]).await.remove(0).unwrap();
+        assert_eq!(stat.map(|stat| stat.version), Some(stamp(1).version), "{place}");
+    }
+}

@@ -173,3 +173,33 @@ impl Backlog {
         Err(IndexError::Damaged { reason }.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn checkpoint(next_sequence: u64) -> Checkpoint {
+        Checkpoint { next_sequence, ..Checkpoint::default() }
+    }
+
+    /// With these batches waiting, after the one with the first number.
+    fn backlog(indexed: u64, waiting: &[u64]) -> Backlog {
+        let batch = |next| IndexBatch { checkpoint: checkpoint(next), ..IndexBatch::default() };
+        Backlog {
+            indexed: Some(checkpoint(indexed)),
+            waiting: waiting.iter().map(|next| (batch(*next), Written::default())).collect(),
+            next_try: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn no_batch_is_left_out_and_an_older_index_is_refused() {
+        let next = |backlog: Backlog, found| backlog.missing(Some(&checkpoint(found))).ok();
+        assert_eq!(next(backlog(1, &[2, 3]), 1), Some(0));
+        assert_eq!(next(backlog(1, &[2, 3]), 3), Some(1), "what is there is written again");
+        // One without records has the checkpoint of the one before it.
+        assert_eq!(next(backlog(1, &[1]), 1), Some(0));
+        assert_eq!(next(backlog(1, &[2, 2]), 2), Some(0));
+        assert_eq!(next(backlog(2, &[3]), 1), None);
+    }
+}

@@ -4,6 +4,7 @@
 
 #![allow(clippy::print_stdout, reason = "the report is what it is for")]
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use holdfast_runtime::Runtime;
@@ -18,6 +19,15 @@ fn main() -> ExitCode {
         println!("usage: {USAGE}");
         return ExitCode::from(64);
     };
+    for directory in [Some(&from), to.as_ref()].into_iter().flatten() {
+        for binary in ["holdfast-api", "holdfast-dataserver"] {
+            let path = Path::new(directory).join(binary);
+            if !path.is_file() {
+                println!("{} is not there: build that release first", path.display());
+                return ExitCode::from(64);
+            }
+        }
+    }
     let seed = Runtime::real().random_u64();
     let plan = Upgrade { from: from.into(), to: to.map(Into::into), seed, replicas: 3 };
     println!("seed {seed}, from {}", plan.from.display());

@@ -188,7 +188,9 @@ pub enum IndexError {
         reason: String,
     },
     /// The disk is full.
-    #[error("no space for the index")]
+    #[error(
+        "no space for the index: free room on the disk of this volume, and it goes on by itself"
+    )]
     NoSpace,
     /// Its engine failed.
     #[error("the index failed: {reason}")]
