@@ -49,6 +49,13 @@ pub struct Located {
     /// copies has been raised. What is not must be written to W members before
     /// anybody is told of it.
     pub settled: bool,
+    /// Whether whoever was promised something above the newest version has seen
+    /// that version, or something newer: it is on so many members, draining ones
+    /// and those that cannot read it included, that a complete answer to a
+    /// promise shows one of them. What is settled is, unless W of reads is about
+    /// to rise. What is not may have been left out by a conditional write that is
+    /// above it, and must not be settled below that.
+    pub is_accepted: bool,
     /// Median of the wall clocks of those that answered, Unix milliseconds.
     pub clock_millis: Option<u64>,
     /// The highest floor that a member told: new versions lie above it.

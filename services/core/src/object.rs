@@ -61,7 +61,7 @@ pub enum Kind {
 pub const KEPT_HEADERS: [&str; 5] =
     ["cache-control", "content-disposition", "content-encoding", "content-language", "expires"];
 
-/// What a client said about an object beside its bytes.
+/// What is known of an object beside its bytes: what its client said, and when.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Metadata {
     /// The `Content-Type` of the PUT, given back unchanged.
@@ -74,6 +74,11 @@ pub struct Metadata {
     /// When the writer took the object, in Unix milliseconds.
     #[serde(default)]
     pub modified_unix_millis: u64,
+    /// The version under which its client wrote it, if somebody who found it on
+    /// too few members has settled it under a later one since; see
+    /// [`Stat::written_as`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<Version>,
 }
 
 /// One stored version of one key, as a data server knows it.
@@ -90,4 +95,28 @@ pub struct Stat {
     /// What the client said about it.
     #[serde(default)]
     pub metadata: Metadata,
+}
+
+impl Stat {
+    /// Which write of a client this is: its ETag. Stays the same when it is
+    /// settled under a later version.
+    #[must_use]
+    pub fn written_as(&self) -> Version {
+        self.metadata.written_as.unwrap_or(self.version)
+    }
+
+    /// Whether this is what was written as `version`, or has been settled as it.
+    #[must_use]
+    pub fn is_known_as(&self, version: Version) -> bool {
+        self.version == version || self.written_as() == version
+    }
+
+    /// The same write under a later version: what comes between the two is
+    /// outranked by it.
+    #[must_use]
+    pub fn settled_as(&self, version: Version) -> Self {
+        let mut stat = self.clone();
+        stat.metadata.written_as = Some(self.written_as());
+        Self { version, ..stat }
+    }
 }

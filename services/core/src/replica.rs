@@ -9,8 +9,9 @@
 //! Both are kept in memory. A restart forgets them, and that is safe: a write
 //! that was located before the restart carries a stamp of another run and is
 //! refused; one that is located afterwards is told a floor at or above every
-//! promise of before; and a member that has just started lets nothing go until
-//! every pin of its earlier run would have ended.
+//! promise of before; what was found, and may be below one of them, is not
+//! taken unless it is settled; and a member that has just started lets nothing
+//! go until every pin of its earlier run would have ended.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -50,10 +51,23 @@ pub fn compare_offer(held: Option<&Stat>, offered: &Stat) -> Offer {
 
 /// A promise stands in the way of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("version {ballot} of this object was promised: nothing older is taken")]
-pub struct PromisedAbove {
-    /// What was promised.
-    pub ballot: Version,
+pub enum PromisedAbove {
+    /// It is remembered.
+    #[error("version {ballot} of this object was promised: nothing older is taken")]
+    Kept {
+        /// What was promised.
+        ballot: Version,
+    },
+    /// It may have been one of those that are remembered no more.
+    #[error(
+        "version {ballot} may have been promised for this object: nothing older is taken that is \
+         not known to be settled"
+    )]
+    Forgotten {
+        /// The highest version that was promised, for whichever name, and is
+        /// remembered no more.
+        ballot: Version,
+    },
 }
 
 /// Why a promise was not given.
@@ -83,10 +97,15 @@ pub const MAX_PROMISES: usize = 16_384;
 pub(crate) const LIFETIME_WINDOWS: u32 = 4;
 
 /// Below which version nothing is taken any more, name by name.
+///
+/// What was promised and is remembered no more goes on to bar what is not known
+/// to be settled: a conditional write may have been judged without it, and be on
+/// a member that nobody has heard since.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Promises {
     lifetime: Duration,
     given: BTreeMap<ObjectName, Given>,
+    forgotten: Option<Version>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -99,10 +118,11 @@ struct Given {
 }
 
 impl Promises {
-    /// No promises yet.
+    /// No promises yet, in a run before which nothing above `forgotten` was
+    /// promised, for whichever name.
     #[must_use]
-    pub fn new(window: Duration) -> Self {
-        Self { lifetime: window * LIFETIME_WINDOWS, given: BTreeMap::new() }
+    pub fn new(window: Duration, forgotten: Option<Version>) -> Self {
+        Self { lifetime: window * LIFETIME_WINDOWS, given: BTreeMap::new(), forgotten }
     }
 
     /// Promises to take nothing below `ballot` for `name`, where `held` is what
@@ -134,7 +154,7 @@ impl Promises {
                 return Err(NoPromise::Full);
             }
         }
-        self.given.insert(name.clone(), Given { ballot, since: now, is_awaited: true });
+        self.insert(name, Given { ballot, since: now, is_awaited: true });
         Ok(())
     }
 
@@ -159,7 +179,7 @@ impl Promises {
         }
         // A promise of something newer bars this too, and lasts longer for it.
         let ballot = given.map_or(version, |given| given.max(version));
-        self.given.insert(name.clone(), Given { ballot, since: now, is_awaited: false });
+        self.insert(name, Given { ballot, since: now, is_awaited: false });
         Ok(())
     }
 
@@ -169,9 +189,11 @@ impl Promises {
         self.get(name, now).is_some_and(|given| given >= version)
     }
 
-    /// Whether `version` may be taken. `ballot` is the promise under which it
-    /// is offered, if it is part of a conditional write: such a write makes the
-    /// version that it found stable first.
+    /// Whether `version` may be taken. `may_be_missed` is whether somebody who was
+    /// promised something above it may not have seen it: it was found, on fewer
+    /// members than [`crate::locate::Located::is_accepted`] asks for. What its
+    /// writer offers for the first time is above every promise of which the writer
+    /// was told, remembered or not.
     ///
     /// # Errors
     /// [`PromisedAbove`]; it must not be taken then, by whatever way it came.
@@ -179,14 +201,17 @@ impl Promises {
         &self,
         name: &ObjectName,
         version: Version,
-        ballot: Option<Version>,
+        may_be_missed: bool,
         now: Moment,
     ) -> Result<(), PromisedAbove> {
-        match self.get(name, now) {
-            Some(given) if version < given && ballot != Some(given) => {
-                Err(PromisedAbove { ballot: given })
-            }
-            _ => Ok(()),
+        if let Some(ballot) = self.get(name, now).filter(|given| *given > version) {
+            return Err(PromisedAbove::Kept { ballot });
+        }
+        // One that has ended, and was not swept yet, is forgotten, too.
+        let ended = self.given.get(name).map(|given| given.ballot);
+        match self.forgotten.max(ended).filter(|ballot| may_be_missed && *ballot > version) {
+            Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),
+            None => Ok(()),
         }
     }
 
@@ -230,8 +255,21 @@ impl Promises {
 
     /// Forgets promises that nobody can need any more. Looks at all of them.
     pub fn expire(&mut self, now: Moment) {
-        let lifetime = self.lifetime;
-        self.given.retain(|_, given| now.saturating_sub(given.since) < lifetime);
+        let (lifetime, forgotten) = (self.lifetime, &mut self.forgotten);
+        self.given.retain(|_, given| {
+            let lasts = now.saturating_sub(given.since) < lifetime;
+            if !lasts {
+                *forgotten = (*forgotten).max(Some(given.ballot));
+            }
+            lasts
+        });
+    }
+
+    fn insert(&mut self, name: &ObjectName, given: Given) {
+        let before = self.given.insert(name.clone(), given);
+        // One that had ended may have been above.
+        let ended = before.map(|before| before.ballot).filter(|ballot| *ballot > given.ballot);
+        self.forgotten = self.forgotten.max(ended);
     }
 
     fn get(&self, name: &ObjectName, now: Moment) -> Option<Version> {

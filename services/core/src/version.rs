@@ -52,6 +52,14 @@ impl Version {
         self.clock >> COUNTER_BITS
     }
 
+    /// The version right above this one, of the same writer: nobody can make one
+    /// between the two. For versions of a [`VersionSource`] only, which leaves it
+    /// free; it is its own for others.
+    #[must_use]
+    pub const fn right_above(self) -> Self {
+        Self { writer: self.writer | 1, ..self }
+    }
+
     /// Checks that this version is not far ahead of `now_millis`.
     ///
     /// # Errors
@@ -116,10 +124,11 @@ pub struct VersionSource {
 }
 
 impl VersionSource {
-    /// `writer` must be random for each start of the process.
+    /// `writer` must be random for each start of the process. Its last bit is not
+    /// used: see [`Version::right_above`].
     #[must_use]
     pub fn new(writer: u64) -> Self {
-        Self { last_clock: 0, writer }
+        Self { last_clock: 0, writer: writer & !1 }
     }
 
     /// The next version: max(`now_millis`, newest seen + 1, last made + 1).
@@ -148,6 +157,14 @@ mod tests {
         assert!(first < second && second < third);
         assert_eq!(third.clock(), (u64::from(u32::MAX) << 20) + 1);
         assert_eq!(first.unix_millis(), 1_000);
+    }
+
+    #[test]
+    fn nobody_makes_a_version_right_above_another() {
+        let [ours, theirs] = [7, 8].map(|writer| VersionSource::new(writer).next(1_000, None));
+        assert!(ours < ours.right_above());
+        assert!(ours.right_above() < theirs, "also when its writer comes next");
+        assert_eq!(ours.right_above().clock(), ours.clock());
     }
 
     #[test]

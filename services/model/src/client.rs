@@ -69,9 +69,9 @@ pub struct Writing {
     pub replies: BTreeMap<Place, Vec<Reply>>,
     /// To whom it was sent.
     pub sent: BTreeSet<Place>,
-    /// The promises under which it is sent, and what each member last said:
-    /// what follows a write-back of a conditional write is sent with them, too.
-    pub ballot: Option<(Version, BTreeMap<Place, Stamp>)>,
+    /// When it is what was found, settled under a promise: what each member last
+    /// said. What follows is sent with that, too.
+    pub promised: Option<BTreeMap<Place, Stamp>>,
 }
 
 impl Client {

@@ -18,6 +18,22 @@ use crate::mutation::Mutation;
 use crate::node::{Held, Packet, key, moment};
 use crate::world::{Action, State, World};
 
+/// A version that is to be sent.
+pub(crate) struct Offered {
+    held: Held,
+    purpose: Purpose,
+    /// Whether enough were seen to have it already.
+    settled: bool,
+    /// Whether it is what was found, settled under a promise.
+    promised: bool,
+}
+
+impl Offered {
+    fn new(held: Held, purpose: Purpose) -> Self {
+        Self { held, purpose, settled: false, promised: false }
+    }
+}
+
 impl World {
     pub(crate) fn ask(&self, client: usize, state: &State) -> Ask {
         self.setup.clients[client][state.clients[client].begun - 1]
@@ -89,7 +105,7 @@ impl World {
         clock: u64,
         seen: Option<Version>,
     ) -> Version {
-        let mut source = VersionSource::new(at as u64);
+        let mut source = VersionSource::new(2 * at as u64);
         let version = source.next(clock, seen.max(client.last));
         client.last = Some(version);
         version
@@ -107,7 +123,10 @@ impl World {
     /// ballot, so it is left out: a ballot that is too low is promised by
     /// nobody.
     pub(crate) fn begin_locate(&self, state: &mut State, at: usize, ask: Ask) {
-        let ballot = matches!(ask, Ask::Create(_) | Ask::Replace(..)).then(|| {
+        let conditional = matches!(ask, Ask::Create(_) | Ask::Replace(..));
+        // A read that could not settle what it found asks for a promise, too.
+        let outbids = ask == Ask::Read && state.clients[at].retried && self.setup.outbids;
+        let ballot = (conditional || outbids).then(|| {
             let seen = state.nodes.iter().filter_map(|node| node.floor).max();
             Self::next_version(state.client(at), at, 0, seen)
         });
@@ -180,9 +199,8 @@ impl World {
                 Some(held) if located.settled || self.broken(Mutation::NoWriteBack) => {
                     self.finish(state, at, Told::Content(held.content), Some(held.version));
                 }
-                Some(held) => {
-                    self.write(state, at, held, Purpose::WriteBack, None, &located);
-                }
+                Some(_) if ballot.is_some_and(|ballot| located.shows_above(ballot)) => return false,
+                Some(held) => self.settle(state, at, held, ballot, &located),
             },
             Ask::Put(_) | Ask::Delete => {
                 let gone = located.newest().is_none_or(|replica| {
@@ -197,24 +215,18 @@ impl World {
                 let seen = newest.map(|held| held.version).max(located.floor);
                 let clock = located.clock_millis.unwrap_or(0);
                 let version = Self::next_version(state.client(at), at, clock, seen);
-                let held = Held { version, content };
-                self.write(state, at, held, Purpose::Write, None, &located);
+                let held = Held::new(version, content);
+                let offered = Offered::new(held, Purpose::Write);
+                self.send(state, at, &offered, &places(&located), &BTreeSet::new());
             }
             Ask::Create(_) | Ask::Replace(..) => {
                 let ballot = ballot.expect("a conditional write has one");
                 if located.shows_above(ballot) && !self.broken(Mutation::JudgeAboveBallot) {
                     return false;
                 }
-                let finds_out = state.clients[at].open.is_some();
-                if finds_out
-                    && !located.unheard.is_empty()
-                    && !self.broken(Mutation::FindOutAmongSome)
-                {
-                    return false;
-                }
                 match newest {
                     Some(held) if !located.settled => {
-                        self.write(state, at, held, Purpose::WriteBack, Some(ballot), &located);
+                        self.settle(state, at, held, Some(ballot), &located);
                     }
                     _ => {
                         let stamps = places(&located);
@@ -233,12 +245,12 @@ impl World {
         state: &mut State,
         at: usize,
         newest: Option<Held>,
-        ballot: Version,
+        version: Version,
         stamps: &BTreeMap<Place, Stamp>,
     ) {
         if let Some(open) = state.clients[at].open {
             let version = newest.map(|held| held.version);
-            if version == Some(open) {
+            if newest.is_some_and(|held| held.stat().written_as() == open) {
                 return self.finish(state, at, Told::Done, version);
             }
             // It has no known outcome.
@@ -256,37 +268,45 @@ impl World {
             let version = newest.map(|held| held.version);
             return self.finish(state, at, Told::Failed, version);
         };
-        let held = Held { version: ballot, content: Some(new) };
-        self.send(state, at, held, Purpose::Conditional, Some(ballot), stamps, &BTreeSet::new());
+        let held = Held::new(version, Some(new));
+        let offered = Offered::new(held, Purpose::Conditional);
+        self.send(state, at, &offered, stamps, &BTreeSet::new());
     }
 
-    pub(crate) fn write(
+    /// Brings what was found to W members: as it is, or, with a promise, under the
+    /// version that was promised.
+    pub(crate) fn settle(
         &self,
         state: &mut State,
         at: usize,
         held: Held,
-        purpose: Purpose,
         ballot: Option<Version>,
         located: &Located,
     ) {
-        let newest = located.newest_holders().map(|replica| place(replica.node));
-        let holders = newest.filter(|_| purpose == Purpose::WriteBack).collect();
-        self.send(state, at, held, purpose, ballot, &places(located), &holders);
+        let holders = located.newest_holders().map(|replica| place(replica.node));
+        let holders: BTreeSet<Place> = holders.filter(|_| ballot.is_none()).collect();
+        let below = self.broken(Mutation::SettleBelowBallot);
+        let under = ballot.filter(|_| !below);
+        let held = under.map_or(held, |ballot| Held::of(&held.stat().settled_as(ballot)));
+        let offered = Offered {
+            settled: if ballot.is_some() { below } else { located.is_accepted },
+            promised: ballot.is_some(),
+            ..Offered::new(held, Purpose::WriteBack)
+        };
+        self.send(state, at, &offered, &places(located), &holders);
     }
 
     /// Sends a version: a new one to the owners among those who answered, one
     /// that was found to everybody who lacks it.
-    #[allow(clippy::too_many_arguments, reason = "they are what a write consists of")]
     pub(crate) fn send(
         &self,
         state: &mut State,
         at: usize,
-        held: Held,
-        purpose: Purpose,
-        ballot: Option<Version>,
+        offered: &Offered,
         stamps: &BTreeMap<Place, Stamp>,
         holders: &BTreeSet<Place>,
     ) {
+        let Offered { held, purpose, settled, promised } = *offered;
         let view = self.view(&state.clients[at].book);
         let mut candidates = view.candidates(1);
         candidates.retain(|candidate| stamps.contains_key(&place(candidate.id)));
@@ -303,18 +323,17 @@ impl World {
                 to: *receiver,
                 stamp: stamps[receiver],
                 held,
-                ballot,
                 write_back: purpose == Purpose::WriteBack,
+                settled,
                 from: Some(at),
             }));
         }
-        let ballot = ballot.map(|ballot| (ballot, stamps.clone()));
         state.client(at).phase = Phase::Writing(Writing {
             held,
             purpose,
             replies: holders.iter().map(|holder| (*holder, vec![Reply::Stored])).collect(),
             sent: to,
-            ballot,
+            promised: promised.then(|| stamps.clone()),
         });
         self.acknowledge(state, at);
     }
@@ -336,15 +355,22 @@ impl World {
         }
         let writing = writing.clone();
         let version = Some(writing.held.version);
-        match (writing.purpose, writing.ballot) {
+        let ask = self.ask(at, state);
+        match (writing.purpose, ask) {
             (Purpose::Write | Purpose::Conditional, _) => {
                 self.finish(state, at, Told::Done, version);
             }
-            (Purpose::WriteBack, None) => {
+            (Purpose::WriteBack, Ask::Read) => {
                 self.finish(state, at, Told::Content(writing.held.content), version);
             }
-            (Purpose::WriteBack, Some((ballot, stamps))) => {
-                self.judge(state, at, Some(writing.held), ballot, &stamps);
+            (Purpose::WriteBack, _) => {
+                let stamps = writing.promised.unwrap_or_default();
+                // Under the promised version, or right above what was settled under it.
+                let version = match self.broken(Mutation::SettleBelowBallot) {
+                    true => state.clients[at].last.expect("it was promised"),
+                    false => writing.held.version.right_above(),
+                };
+                self.judge(state, at, Some(writing.held), version, &stamps);
             }
         }
     }
@@ -412,7 +438,10 @@ impl World {
                     actions.push(Action::GiveUp(at));
                 }
                 let finds_out = writing.purpose == Purpose::Conditional && self.setup.finds_out;
-                if !client.retried && (finds_out || self.may_retry(writing)) {
+                let outbids = self.setup.outbids
+                    && writing.purpose == Purpose::WriteBack
+                    && self.ask(at, state) == Ask::Read;
+                if !client.retried && (finds_out || outbids || self.may_retry(writing)) {
                     actions.push(Action::Again(at));
                 }
             }

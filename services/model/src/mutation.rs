@@ -25,14 +25,16 @@ pub enum Mutation {
     CountSuperseded,
     /// A promise does not stand in the way of a write-back.
     WriteBackIgnoresPromises,
+    /// What was promised and is remembered no more stands in the way of nothing.
+    ForgetPromised,
     /// A conditional write asks for no promise.
     NoPromise,
     /// A condition is judged on what lies above the version that was promised.
     JudgeAboveBallot,
     /// A write whose outcome is unknown is made again under a new version.
     RetryUnknown,
-    /// What became of a conditional write is found out without hearing everybody.
-    FindOutAmongSome,
+    /// What is settled under a promise keeps the version under which it was found.
+    SettleBelowBallot,
     /// A delete that finds a tombstone writes nothing, settled or not.
     TrustLoneTombstone,
     /// A copy that cannot be read is answered as no copy.

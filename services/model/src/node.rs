@@ -25,11 +25,19 @@ use crate::setup::Setup;
 pub struct Held {
     /// Which version.
     pub version: Version,
+    /// The version under which it was written, if it was settled under another.
+    pub written_as: Option<Version>,
     /// What it says.
     pub content: Option<u8>,
 }
 
 impl Held {
+    /// What a client writes.
+    #[must_use]
+    pub fn new(version: Version, content: Option<u8>) -> Self {
+        Self { version, written_as: None, content }
+    }
+
     /// The same as core knows it.
     #[must_use]
     pub fn stat(self) -> Stat {
@@ -38,7 +46,7 @@ impl Held {
             kind: if self.content.is_some() { Kind::Object } else { Kind::Tombstone },
             size_bytes: u64::from(self.content.is_some()),
             digest: Digest(u64::from(self.content.unwrap_or(0))),
-            metadata: Metadata::default(),
+            metadata: Metadata { written_as: self.written_as, ..Metadata::default() },
         }
     }
 
@@ -46,7 +54,8 @@ impl Held {
     #[must_use]
     pub fn of(stat: &Stat) -> Self {
         let content = u8::try_from(stat.digest.0).expect("made by `stat`");
-        Self { version: stat.version, content: (stat.kind == Kind::Object).then_some(content) }
+        let content = (stat.kind == Kind::Object).then_some(content);
+        Self { version: stat.version, written_as: stat.metadata.written_as, content }
     }
 }
 
@@ -74,10 +83,10 @@ pub struct Packet {
     pub stamp: Stamp,
     /// What it should take.
     pub held: Held,
-    /// The promise under which it comes.
-    pub ballot: Option<Version>,
     /// Whether it was found, and not made, by the sender.
     pub write_back: bool,
+    /// Whether enough were seen to have it already.
+    pub settled: bool,
     /// The client that sent it, or none: then a member did.
     pub from: Option<usize>,
 }
@@ -93,6 +102,8 @@ pub struct Node {
     pub damaged: bool,
     /// The highest version that it took or promised, durably.
     pub floor: Option<Version>,
+    /// The highest version that it promised, durably.
+    pub promised: Option<Version>,
     /// What it promised in this run.
     pub promises: Promises,
     /// Who relies on its copy, and whether it lets go of it.
@@ -140,7 +151,8 @@ impl Node {
             held,
             damaged: false,
             floor: held.map(|held| held.version),
-            promises: Promises::new(setup.promise_window()),
+            promised: None,
+            promises: Promises::new(setup.promise_window(), None),
             pins: Pins::new(setup.window(), Moment::ZERO),
             book,
             told: BTreeSet::new(),
@@ -159,14 +171,15 @@ impl Node {
     /// It restarts: what was in memory is gone.
     pub fn restart(&mut self, setup: &Setup, now: Moment) {
         self.generation.0 += 1;
-        self.promises = Promises::new(setup.promise_window());
         self.pins = Pins::new(setup.window(), now);
         if setup.mutation == Some(Mutation::LetGoWhenYoung) {
             self.pins = Pins::new(setup.window(), Moment::ZERO);
         }
         if setup.mutation == Some(Mutation::DropFloor) {
             self.floor = self.held.map(|held| held.version);
+            self.promised = None;
         }
+        self.promises = Promises::new(setup.promise_window(), self.promised);
         self.told.clear();
         self.passed = false;
         if self.refusing_since.is_some() {
@@ -191,6 +204,7 @@ impl Node {
     /// It is asked for a promise.
     pub fn promise(&mut self, setup: &Setup, ballot: Version, now: Moment) -> bool {
         self.raise_floor(ballot);
+        self.promised = self.promised.max(Some(ballot));
         let held = self.held.map(|held| held.version);
         setup.mutation == Some(Mutation::NoPromise)
             || self.promises.promise(&key(), ballot, held, now).is_ok()
@@ -216,7 +230,9 @@ impl Node {
     /// It is asked to forget this tombstone together with the others, later.
     pub fn agree_to_collect(&mut self, setup: &Setup, version: Version, now: Moment) -> bool {
         let nothing_else =
-            self.held.is_none_or(|held| held == Held { version, content: None } && !self.damaged);
+            self.held.is_none_or(|held| {
+                held.version == version && held.content.is_none() && !self.damaged
+            });
         if !nothing_else && setup.mutation != Some(Mutation::AgreeToAnything) {
             return false;
         }
@@ -272,9 +288,13 @@ impl Node {
         {
             return self.put_if_newer(packet, now);
         }
-        let unguarded =
-            packet.write_back && setup.mutation == Some(Mutation::WriteBackIgnoresPromises);
-        if !unguarded && self.promises.check(&key(), version, packet.ballot, now).is_err() {
+        let unguarded = packet.write_back
+            && (setup.mutation == Some(Mutation::WriteBackIgnoresPromises)
+                || (packet.settled && setup.mutation == Some(Mutation::SettleBelowBallot)));
+        let missed = packet.write_back
+            && !packet.settled
+            && setup.mutation != Some(Mutation::ForgetPromised);
+        if !unguarded && self.promises.check(&key(), version, missed, now).is_err() {
             return Reply::Refused;
         }
         self.put_if_newer(packet, now)

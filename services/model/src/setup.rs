@@ -51,6 +51,9 @@ pub struct Setup {
     /// Whether clients find out what became of a conditional write that was not
     /// acknowledged.
     pub finds_out: bool,
+    /// Whether a read that could not settle what it found asks for a promise, and
+    /// settles it under that.
+    pub outbids: bool,
     /// Loses no replies to what arrived: less is explored.
     pub replies_arrive: bool,
     /// Whether a member that looks after its copy hears the others at one
@@ -100,6 +103,7 @@ impl Setup {
             damaged: None,
             everywhere: false,
             finds_out: false,
+            outbids: false,
             replies_arrive: false,
             looks_at_once: true,
             repairers: Vec::new(),

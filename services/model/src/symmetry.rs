@@ -41,7 +41,7 @@ pub(crate) fn sort_members(state: &mut State) {
             Phase::Writing(writing) => {
                 rename_keys(&mut writing.replies, &renamed);
                 writing.sent = writing.sent.iter().map(|place| renamed[*place]).collect();
-                if let Some((_, stamps)) = &mut writing.ballot {
+                if let Some(stamps) = &mut writing.promised {
                     rename_keys(stamps, &renamed);
                 }
             }
@@ -73,14 +73,14 @@ fn key_of(state: &State, place: Place) -> u64 {
             Phase::Writing(writing) => {
                 writing.replies.get(&place).hash(&mut hasher);
                 writing.sent.contains(&place).hash(&mut hasher);
-                let stamps = writing.ballot.as_ref().map(|(_, stamps)| stamps);
+                let stamps = writing.promised.as_ref();
                 stamps.and_then(|stamps| stamps.get(&place)).hash(&mut hasher);
             }
         }
     }
     for packet in state.packets.iter().filter(|packet| packet.to == place) {
-        let Packet { to: _, stamp, held, ballot, write_back, from } = &**packet;
-        (stamp, held, ballot, write_back, from).hash(&mut hasher);
+        let Packet { to: _, stamp, held, write_back, settled, from } = &**packet;
+        (stamp, held, write_back, settled, from).hash(&mut hasher);
     }
     hasher.finish()
 }

@@ -178,8 +178,8 @@ impl World {
                         to: receiver,
                         stamp: stamps[&receiver],
                         held: Held::of(&stat),
-                        ballot: None,
                         write_back: true,
+                        settled: located.is_accepted,
                         from: None,
                     }));
                 }

@@ -124,7 +124,7 @@ pub enum Action {
 impl std::fmt::Display for Action {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self::Deliver(packet, heard) = self else { return write!(f, "{self:?}") };
-        let Packet { to, stamp, held, ballot, write_back, from } = &**packet;
+        let Packet { to, stamp, held, write_back, settled, from } = &**packet;
         let from = from.map_or("a member".to_owned(), |at| format!("client {at}"));
         let what = if *write_back { "copy" } else { "write" };
         write!(
@@ -132,9 +132,10 @@ impl std::fmt::Display for Action {
             "Deliver {what} of {} = {:?} from {from} to {to}, stamp {stamp}",
             held.version, held.content
         )?;
-        if let Some(ballot) = ballot {
-            write!(f, ", ballot {ballot}")?;
+        if let Some(version) = held.written_as {
+            write!(f, ", written as {version}")?;
         }
+        f.write_str(if *settled { ", settled" } else { "" })?;
         f.write_str(if *heard { "" } else { ", reply lost" })
     }
 }
@@ -261,7 +262,7 @@ impl Model for World {
         let mut book = Book::active(setup.policy, setup.members, setup.places());
         book.electorate = setup.electorate.0.map(|phase| book.convene(phase));
         let book = Arc::new(book);
-        let initial = Held { version: Version::from_parts(1, 0), content: Some(9) };
+        let initial = Held::new(Version::from_parts(1, 0), Some(9));
         let held = |place: Place| setup.initial.contains(&place).then_some(initial);
         let node = |place| Node::new(setup, held(place), Arc::clone(&book));
         let mut nodes: Vec<Arc<Node>> = (0..setup.places()).map(node).map(Arc::new).collect();
@@ -274,7 +275,7 @@ impl Model for World {
         let asks: usize = setup.clients.iter().map(Vec::len).sum();
         let mut history = History::new(stored.then_some(9), asks + 1);
         if let Some(place) = setup.unacknowledged {
-            let held = Held { version: Version::from_parts(2, 0), content: Some(8) };
+            let held = Held::new(Version::from_parts(2, 0), Some(8));
             let node = Arc::make_mut(&mut nodes[place]);
             node.held = Some(held);
             node.floor = Some(held.version);
@@ -282,7 +283,7 @@ impl Model for World {
         }
         let mut told = stored.then_some(initial.version);
         if !setup.tombstones.is_empty() {
-            let held = Held { version: OLD_TOMBSTONE, content: None };
+            let held = Held::new(OLD_TOMBSTONE, None);
             for place in &setup.tombstones {
                 let node = Arc::make_mut(&mut nodes[*place]);
                 node.held = Some(held);

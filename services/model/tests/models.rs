@@ -36,6 +36,7 @@ fn conditional_writes() {
     holds(catalogue::create_and_find_out());
     holds(catalogue::create_and_delete());
     holds(catalogue::forgetful());
+    holds(catalogue::forgotten_promise());
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod common;
 
 use common::Way;
 use holdfast_model::catalogue::promise_lifetime;
+use holdfast_model::mutation::Mutation;
+use holdfast_model::setup::Setup;
 use holdfast_model::world::{Action, KEPT, LINEARIZABLE, READABLE};
 
 fn wait_until(way: &mut Way, tick: u64) {
@@ -18,8 +20,8 @@ fn wait_until(way: &mut Way, tick: u64) {
     }
 }
 
-fn holds_with(windows: u64) -> bool {
-    let mut way = Way::new(promise_lifetime(windows));
+fn holds_with(windows: u64, mutation: Option<Mutation>) -> bool {
+    let mut way = Way::new(Setup { mutation, ..promise_lifetime(windows) });
     let most = way.world.setup.window - 1;
     let (creator, reader) = (0, 1);
     way.go(Action::Begin(creator));
@@ -43,9 +45,15 @@ fn holds_with(windows: u64) -> bool {
 }
 
 #[test]
-fn four_windows_are_the_least() {
-    assert!(!holds_with(1));
-    assert!(!holds_with(2));
-    assert!(!holds_with(3));
-    assert!(holds_with(4));
+fn four_windows_are_the_least_if_what_was_promised_is_forgotten() {
+    let holds = |windows| holds_with(windows, Some(Mutation::ForgetPromised));
+    assert!(!holds(1));
+    assert!(!holds(2));
+    assert!(!holds(3));
+    assert!(holds(4));
+}
+
+#[test]
+fn what_was_promised_counts_when_it_is_remembered_no_more() {
+    (1..=4).for_each(|windows| assert!(holds_with(windows, None), "{windows} windows"));
 }

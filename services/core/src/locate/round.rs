@@ -45,6 +45,9 @@ pub struct Round {
     /// Whether W voters answer for a name: the roster has said so from the
     /// beginning of this round, and has not changed about it since.
     reads_voters: bool,
+    /// Whether anybody may ask W voters alone, or the roster said so when this
+    /// round began: what others have then need not be seen.
+    asks_voters: bool,
     /// Names for which a promise is asked: who does not give it counts as
     /// unheard.
     promises: BTreeSet<u32>,
@@ -68,6 +71,7 @@ impl Round {
             names,
             electorate: None,
             voters: Vec::new(),
+            asks_voters: false,
             reads_voters: view.electorate.as_ref().is_some_and(reading),
             promises,
             asked: BTreeMap::new(),
@@ -120,6 +124,10 @@ impl Round {
 
     fn take_electorate(&mut self, view: &View) {
         self.electorate.clone_from(&view.electorate);
+        self.asks_voters |= view
+            .electorate
+            .as_ref()
+            .is_some_and(|all| matches!(all.phase, Phase::Reading | Phase::Falling));
         self.voters = match &self.electorate {
             Some(electorate) => self.names.iter().map(|name| electorate.voters(name)).collect(),
             None => Vec::new(),
@@ -297,6 +305,11 @@ impl Round {
             |node: &&NodeId| located.voters.as_ref().is_none_or(|voters| voters.contains(node));
         (located.copies, located.lasting) = (good.len(), good.iter().filter(votes).count());
         located.settled = self.is_settled_on(located.lasting);
+        let is_asked = |node: &NodeId| {
+            self.generations.contains_key(node) && (!self.asks_voters || votes(&node))
+        };
+        let accepted = located.newest_holders().filter(|holder| is_asked(&holder.node)).count();
+        located.is_accepted = accepted >= self.quorum.write_quorum.max(1);
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.
         located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();

@@ -45,8 +45,6 @@ pub const HEADER_STAT: &str = "holdfast-stat";
 
 /// The [`Stamp`] of the receiver's answer that a write builds on.
 pub const HEADER_STAMP: &str = "holdfast-stamp";
-/// The promised [`Version`] under which a version is offered.
-pub const HEADER_BALLOT: &str = "holdfast-ballot";
 
 /// What became of a write, as the data server tells it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,12 +85,16 @@ pub struct CopyRequest {
     pub stat: Stat,
     /// Who has it, best first. Only members of the receiver's roster are asked.
     pub from: Vec<NodeId>,
+    /// The version under which those have it, if it is settled under a later one,
+    /// which is that of `stat`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_as: Option<Version>,
     /// The receiver's stamp in the answer that this builds on.
     pub stamp: Stamp,
-    /// The promise under which it is offered, if it is part of a conditional
-    /// write.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ballot: Option<Version>,
+    /// Whether it is known that whoever was promised something above this version
+    /// has seen it, or something newer.
+    #[serde(default)]
+    pub is_settled: bool,
 }
 
 /// "I am letting go of these; do you keep them?": `POST /internal/v1/pins`.

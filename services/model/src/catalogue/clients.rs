@@ -169,6 +169,32 @@ pub fn create_and_delete() -> Setup {
     }
 }
 
+/// A write was never answered, and another one is judged without it by members of
+/// which one forgets that it promised; a reader who cannot settle what it found
+/// asks for a promise of its own.
+#[must_use]
+pub fn forgotten_promise() -> Setup {
+    Setup {
+        clients: vec![vec![Ask::Create(2)], vec![Ask::Read]],
+        unacknowledged: Some(0),
+        restarts: 1,
+        outbids: true,
+        replies_arrive: true,
+        ..Setup::new("a promise that is forgotten", 3, 3)
+    }
+}
+
+/// The same with two reads, one after the other.
+#[must_use]
+pub fn forgotten_promise_read_twice() -> Setup {
+    Setup {
+        name: "a promise that is forgotten, and two reads",
+        clients: vec![vec![Ask::Create(2)], vec![Ask::Read, Ask::Read]],
+        outbids: false,
+        ..forgotten_promise()
+    }
+}
+
 /// A promise must outlast whoever acts on a round that did not see what was
 /// written under it: a reader here, who found a write that nobody promised to
 /// refuse. Too large to be explored; one way through it is gone by a test.
