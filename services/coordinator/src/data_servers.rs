@@ -43,6 +43,10 @@ pub const BUSY: &str = "busy";
 /// The code with which a data server refuses what is older than it promised.
 pub const PROMISED: &str = "promised";
 
+/// The code with which a data server refuses what was found and it may have
+/// promised not to take: it must be settled under a promise of its own.
+pub const PROMISE_FORGOTTEN: &str = "promise-forgotten";
+
 /// The code with which a data server refuses what builds on an old answer.
 pub const STALE_STAMP: &str = "stale-stamp";
 
@@ -103,6 +107,13 @@ impl DataServerError {
     #[must_use]
     pub fn is_outpaced(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == PROMISED || code == STALE_STAMP)
+            || self.needs_promise()
+    }
+
+    /// Whether what was offered must be settled under a promise of its own.
+    #[must_use]
+    pub fn needs_promise(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == PROMISE_FORGOTTEN)
     }
 
     /// Whether the data server said that its disk is full.

@@ -176,20 +176,6 @@ impl Locator {
         self.ask(name, Some(ballot), false).await
     }
 
-    /// The same, but waits for every member that may still answer, as
-    /// [`Self::locate_all`] does. Cancel safe.
-    ///
-    /// # Errors
-    /// [`LocateError`].
-    #[tracing::instrument(name = "promise_all", skip_all)]
-    pub async fn promise_all(
-        &self,
-        name: &ObjectName,
-        ballot: Version,
-    ) -> Result<Located, LocateError> {
-        self.ask(name, Some(ballot), true).await
-    }
-
     async fn ask(
         &self,
         name: &ObjectName,

@@ -43,27 +43,50 @@ fn the_newer_version_wins_and_the_same_is_the_same() {
 }
 
 #[test]
-fn nothing_below_a_promise_is_taken_but_what_it_makes_stable() {
-    let mut promises = Promises::new(WINDOW);
+fn nothing_below_a_promise_is_taken() {
+    let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), Some(version(3)), seconds(0)).expect("newer");
-    let check = |version_clock, ballot: Option<u64>| {
-        promises.check(&name("a"), version(version_clock), ballot.map(version), seconds(1))
-    };
-    assert_eq!(check(4, None), Err(PromisedAbove { ballot: version(5) }));
-    assert_eq!(check(3, Some(4)), Err(PromisedAbove { ballot: version(5) }));
-    assert_eq!(check(3, Some(5)), Ok(()));
-    assert_eq!(check(5, Some(5)), Ok(()));
-    assert_eq!(check(6, None), Ok(()));
-    assert_eq!(promises.check(&name("b"), version(1), None, seconds(1)), Ok(()));
+    for may_be_missed in [false, true] {
+        let check = |key, clock| {
+            promises.check(&name(key), version(clock), may_be_missed, seconds(1))
+        };
+        assert_eq!(check("a", 4), Err(PromisedAbove::Kept { ballot: version(5) }));
+        assert_eq!(check("a", 5), Ok(()));
+        assert_eq!(check("a", 6), Ok(()));
+        assert_eq!(check("b", 1), Ok(()));
+    }
     assert!(promises.is_above(&name("a"), version(4), seconds(1)));
     assert!(!promises.is_above(&name("a"), version(5), seconds(1)));
+}
+
+#[test]
+fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
+    let refused = Err(PromisedAbove::Forgotten { ballot: version(5) });
+    let check = |promises: &Promises, clock, may_be_missed, now| {
+        promises.check(&name("a"), version(clock), may_be_missed, seconds(now))
+    };
+    let run_before = Promises::new(WINDOW, Some(version(5)));
+    assert_eq!(check(&run_before, 4, true, 0), refused);
+    assert_eq!(check(&run_before, 5, true, 0), Ok(()), "it is what was promised");
+    assert_eq!(check(&run_before, 4, false, 0), Ok(()), "it is settled");
+
+    let mut promises = Promises::new(WINDOW, None);
+    promises.promise(&name("a"), version(5), None, seconds(0)).expect("the first");
+    assert_eq!(check(&promises, 4, true, 120), refused, "it has ended and was not swept");
+    assert_eq!(check(&promises, 4, false, 120), Ok(()));
+    let mut lower = promises.clone();
+    lower.promise(&name("a"), version(3), None, seconds(120)).expect("the other one has ended");
+    assert_eq!(check(&lower, 4, true, 300), refused, "a lower one came in its place");
+    promises.expire(seconds(120));
+    assert_eq!(promises.count(), 0);
+    assert_eq!(check(&promises, 4, true, 300), refused, "whatever the name was");
 }
 
 #[test]
 fn a_young_promise_of_another_writer_is_awaited_until_its_write_has_come() {
     let (a, patience) = (name("a"), Duration::from_millis(50));
     let other = |clock| Version::from_parts(clock, 2);
-    let mut promises = Promises::new(WINDOW);
+    let mut promises = Promises::new(WINDOW, None);
     let awaited = |promises: &Promises, ballot, millis| {
         promises.is_awaited(&a, ballot, patience, seconds(0) + Duration::from_millis(millis))
     };
@@ -77,14 +100,14 @@ fn a_young_promise_of_another_writer_is_awaited_until_its_write_has_come() {
     assert!(awaited(&promises, other(9), 0), "something else came");
     promises.came(&a, version(5));
     assert!(!awaited(&promises, other(9), 0));
-    assert!(promises.check(&a, version(4), None, seconds(0)).is_err(), "it is kept all the same");
+    assert!(promises.check(&a, version(4), false, seconds(0)).is_err(), "it is kept all the same");
     promises.bar(&a, version(6), seconds(0)).expect("room");
     assert!(!awaited(&promises, other(9), 0), "nothing comes of a tombstone that is forgotten");
 }
 
 #[test]
 fn a_promise_is_not_given_below_what_is_there_or_promised() {
-    let mut promises = Promises::new(WINDOW);
+    let mut promises = Promises::new(WINDOW, None);
     let mut ask = |clock, held: Option<u64>| {
         promises.promise(&name("a"), version(clock), held.map(version), seconds(0))
     };
@@ -97,7 +120,7 @@ fn a_promise_is_not_given_below_what_is_there_or_promised() {
 
 #[test]
 fn promises_are_bounded_and_end() {
-    let mut promises = Promises::new(WINDOW);
+    let mut promises = Promises::new(WINDOW, None);
     for i in 0..MAX_PROMISES {
         promises.promise(&name(&i.to_string()), version(5), None, seconds(0)).expect("room");
     }
@@ -105,8 +128,8 @@ fn promises_are_bounded_and_end() {
         promises.promise(&name("more"), version(5), None, seconds(now))
     };
     assert_eq!(more(&mut promises, 119), Err(NoPromise::Full));
-    assert!(promises.check(&name("0"), version(1), None, seconds(119)).is_err());
-    assert_eq!(promises.check(&name("0"), version(1), None, seconds(120)), Ok(()));
+    assert!(promises.check(&name("0"), version(1), false, seconds(119)).is_err());
+    assert_eq!(promises.check(&name("0"), version(1), false, seconds(120)), Ok(()));
     assert_eq!(more(&mut promises, 120), Ok(()));
     assert_eq!(promises.count(), 1);
 }
@@ -155,25 +178,25 @@ fn a_copy_is_dropped_between_one_and_three_windows() {
 
 #[test]
 fn a_bar_stands_where_a_promise_would_and_never_lowers_one() {
-    let mut promises = Promises::new(WINDOW);
+    let mut promises = Promises::new(WINDOW, None);
     promises.bar(&name("a"), version(5), seconds(0)).expect("room");
-    assert!(promises.check(&name("a"), version(4), None, seconds(1)).is_err());
-    assert_eq!(promises.check(&name("a"), version(5), None, seconds(1)), Ok(()));
+    assert!(promises.check(&name("a"), version(4), false, seconds(1)).is_err());
+    assert_eq!(promises.check(&name("a"), version(5), false, seconds(1)), Ok(()));
     assert!(promises.bars(&name("a"), version(5), seconds(119)));
     assert!(!promises.bars(&name("a"), version(6), seconds(1)));
     assert!(!promises.bars(&name("a"), version(5), seconds(120)));
     promises.promise(&name("b"), version(9), None, seconds(0)).expect("room");
     promises.bar(&name("b"), version(5), seconds(1)).expect("room");
-    assert!(promises.check(&name("b"), version(8), None, seconds(2)).is_err());
+    assert!(promises.check(&name("b"), version(8), false, seconds(2)).is_err());
 }
 
 #[test]
 fn a_promise_made_again_lasts_anew_and_pins_of_each_asker_count() {
-    let mut promises = Promises::new(WINDOW);
+    let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("free");
     promises.promise(&name("a"), version(5), None, seconds(100)).expect("the same");
-    assert!(promises.check(&name("a"), version(4), None, seconds(219)).is_err());
-    assert!(promises.check(&name("a"), version(4), None, seconds(220)).is_ok());
+    assert!(promises.check(&name("a"), version(4), false, seconds(219)).is_err());
+    assert!(promises.check(&name("a"), version(4), false, seconds(220)).is_ok());
 
     let mut pins = Pins::new(WINDOW, seconds(0));
     let held = Some(version(5));

@@ -10,8 +10,10 @@ use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Kind, Stat};
 use holdfast_core::replica::{Offer, compare_offer};
+use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::{Held, Staged, Stamp as Content, Store, StoreError};
+use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -127,35 +129,47 @@ impl Copier {
             false => None,
         };
         self.check_takes_data()?;
-        let CopyRequest { name, stat, from, stamp, ballot } = request;
-        let basis = Basis { stamp: Some(stamp), ballot };
+        let CopyRequest { name, stat, from, held_as, stamp, is_settled } = request;
+        let held_as = held_as.unwrap_or(stat.version);
+        let basis = Basis { stamp: Some(stamp), may_be_missed: !is_settled };
         parts.gate.check(&name, stat.version, basis)?;
         let content = Content { version: stat.version, metadata: stat.metadata.clone() };
         if stat.kind == Kind::Tombstone {
             return Ok(parts.gate.delete(name, basis, content).await?);
         }
-        let sources = self.sources(&from)?;
         if let Some(outcome) = self.settled(&name, &stat).await? {
             return Ok(outcome);
         }
-        let staged = self.fetch(&name, &stat, &sources).await?;
+        let staged = match self.own(&name, &stat, held_as).await? {
+            Some(staged) => staged,
+            None => self.fetch(&name, &stat, held_as, &self.sources(&from)?).await?,
+        };
         // It may have taken hours.
         self.check_takes_data()?;
-        let basis = self.renew(&name, &stat, basis).await;
+        let basis = self.renew(&name, &stat, held_as, basis).await;
         Ok(parts.gate.commit(name, basis, content, staged).await?)
     }
 
     /// What the commit builds on after a transfer. When the answer that the
     /// request built on is too old by now, the name is looked up again: if this
     /// still is its newest version, the request might as well be made now.
-    async fn renew(&self, name: &ObjectName, stat: &Stat, basis: Basis) -> Basis {
+    async fn renew(
+        &self,
+        name: &ObjectName,
+        stat: &Stat,
+        held_as: Version,
+        basis: Basis,
+    ) -> Basis {
         let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
         let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
         // Of all: an answer that is complete without this member has no stamp of it.
         let Ok(located) = objects.locate_all(name).await else { return basis };
-        let newest = located.newest().map(|replica| replica.stat.version);
+        let is_newest = located.newest().is_some_and(|replica| {
+            // Others may have taken it under the later version already.
+            [held_as, stat.version].contains(&replica.stat.version)
+        });
         let stamp = located.stamp(self.parts.reporter.own().node);
-        match stamp.filter(|_| located.complete && newest == Some(stat.version)) {
+        match stamp.filter(|_| located.complete && is_newest) {
             Some(stamp) => Basis { stamp: Some(stamp), ..basis },
             None => basis,
         }
@@ -201,16 +215,42 @@ impl Copier {
         }
     }
 
+    /// Stages the payload that is here under another version: nothing has to come
+    /// over the network. `None` when it is not here, or cannot be read.
+    async fn own(
+        &self,
+        name: &ObjectName,
+        stat: &Stat,
+        held_as: Version,
+    ) -> Result<Option<Box<dyn Staged>>, InternalError> {
+        if held_as == stat.version {
+            return Ok(None);
+        }
+        let Ok(mut payload) = self.parts.store.read(name, Some(held_as), None).await else {
+            return Ok(None);
+        };
+        let mut staging = self.parts.store.stage(Some(stat.size_bytes)).await?;
+        while let Some(chunk) = payload.bytes.next().await {
+            // Others have it, too.
+            let Ok(chunk) = chunk else { return Ok(None) };
+            staging.write(chunk).await?;
+        }
+        let staged = staging.finish().await?;
+        let is_same = (staged.size_bytes(), staged.digest()) == (stat.size_bytes, stat.digest);
+        Ok(is_same.then_some(staged))
+    }
+
     /// Stages the payload from the first source that gives it whole.
     async fn fetch(
         &self,
         name: &ObjectName,
         stat: &Stat,
+        held_as: Version,
         sources: &[(NodeId, Address)],
     ) -> Result<Box<dyn Staged>, InternalError> {
         let mut reasons = Vec::new();
         for (node, address) in sources {
-            match self.fetch_from(name, stat, *node, address).await {
+            match self.fetch_from(name, stat, held_as, *node, address).await {
                 Ok(staged) => return Ok(staged),
                 Err(Failed::Volume(error)) => return Err(error.into()),
                 Err(Failed::Source(error)) => {
@@ -226,12 +266,14 @@ impl Copier {
         &self,
         name: &ObjectName,
         stat: &Stat,
+        held_as: Version,
         node: NodeId,
         address: &Address,
     ) -> Result<Box<dyn Staged>, Failed> {
         let servers = &self.parts.data_servers;
-        let read = servers.read(address, node, name, stat.version, None, HEAD_TIMEOUT).await?;
+        let read = servers.read(address, node, name, held_as, None, HEAD_TIMEOUT).await?;
         let ReadStart { stat: theirs, mut body } = read;
+        let theirs = Stat { version: stat.version, ..theirs };
         if compare_offer(Some(&theirs), stat) != Offer::Same {
             return Err(SourceError::AnotherContent.into());
         }

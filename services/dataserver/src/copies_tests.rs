@@ -125,8 +125,9 @@ impl Copies {
             name: name("a"),
             stat: stat.clone(),
             from: from.to_vec(),
+            held_as: None,
             stamp,
-            ballot: None,
+            is_settled: true,
         }
     }
 
@@ -252,7 +253,7 @@ async fn copies_obey_stamps_and_promises() {
     let ballot: Version = version(9);
     assert!(rig.gate.promise(&name("a"), ballot).await.is_given);
     let refused = copies.copy(&stat, &[FIRST]).await;
-    let expected = PromisedAbove { ballot };
+    let expected = PromisedAbove::Kept { ballot };
     assert!(
         matches!(&refused, Err(InternalError::Promised(above)) if *above == expected),
         "{refused:?}"
@@ -261,9 +262,61 @@ async fn copies_obey_stamps_and_promises() {
     let refused = copies.copy(&tombstone, &[FIRST]).await;
     assert!(matches!(refused, Err(InternalError::Promised(_))), "{refused:?}");
     assert!(copies.asked().is_empty(), "nothing is fetched for what is refused");
-    let request = CopyRequest { ballot: Some(ballot), ..copies.request(&stat, &[FIRST]) };
-    assert_eq!(copies.copier.copy(request).await.expect("its ballot"), WriteOutcome::Stored);
     assert_eq!(copies.counted("refused"), 3);
+}
+
+#[tokio::test]
+async fn what_is_settled_under_a_promise_comes_from_whoever_has_it_under_another_version() {
+    let copies = Copies::new(MemberState::Active).await;
+    let found = stat_of(&copies.rig, 5, PAYLOAD).await;
+    copies.gives(FIRST, Source::of(&found, &[PAYLOAD]));
+    let ballot = version(9);
+    assert!(copies.rig.gate.promise(&name("a"), ballot).await.is_given);
+    let settled = found.settled_as(ballot);
+    let plain = CopyRequest { is_settled: false, ..copies.request(&settled, &[FIRST]) };
+    let request = CopyRequest { held_as: Some(found.version), ..plain };
+    assert_eq!(copies.copier.copy(request).await.expect("promised"), WriteOutcome::Stored);
+    assert_eq!(copies.asked(), [FIRST]);
+    let held = copies.rig.stat("a").await.expect("stored");
+    assert_eq!((held.version, held.written_as()), (ballot, found.version));
+    assert_eq!(copies.read().await.map(|(_, bytes)| bytes).as_deref(), Some(PAYLOAD));
+}
+
+#[tokio::test]
+async fn what_is_here_under_another_version_is_not_fetched() {
+    let copies = Copies::new(MemberState::Active).await;
+    let staged = copies.rig.stage(PAYLOAD).await;
+    let put = copies.rig.gate.commit(name("a"), Basis::default(), content(5), staged).await;
+    assert_eq!(put.expect("stored"), WriteOutcome::Stored);
+    let (found, ballot) = (copies.rig.stat("a").await.expect("stored"), version(9));
+    assert!(copies.rig.gate.promise(&name("a"), ballot).await.is_given);
+    let settled = found.settled_as(ballot);
+    let plain = CopyRequest { is_settled: false, ..copies.request(&settled, &[FIRST]) };
+    let request = CopyRequest { held_as: Some(found.version), ..plain };
+    assert_eq!(copies.copier.copy(request).await.expect("promised"), WriteOutcome::Stored);
+    assert!(copies.asked().is_empty());
+    assert_eq!(copies.rig.stat("a").await.as_ref(), Some(&settled));
+    assert_eq!(copies.read().await.map(|(_, bytes)| bytes).as_deref(), Some(PAYLOAD));
+    let known_as_before = copies.rig.store.read(&name("a"), Some(found.version), None).await;
+    assert!(known_as_before.is_ok(), "{known_as_before:?}");
+}
+
+#[tokio::test]
+async fn what_was_found_on_too_few_is_not_taken_below_a_promise_that_is_forgotten() {
+    let copies = Copies::new(MemberState::Active).await;
+    let (rig, stat) = (&copies.rig, stat_of(&copies.rig, 5, PAYLOAD).await);
+    copies.gives(FIRST, Source::of(&stat, &[PAYLOAD]));
+    assert!(rig.gate.promise(&name("a"), version(9)).await.is_given);
+    rig.clock.advance(rig.gate.window() * 4);
+    let unsettled = CopyRequest { is_settled: false, ..copies.request(&stat, &[FIRST]) };
+    let refused = copies.copier.copy(unsettled).await;
+    let expected = PromisedAbove::Forgotten { ballot: version(9) };
+    assert!(
+        matches!(&refused, Err(InternalError::Promised(above)) if *above == expected),
+        "{refused:?}"
+    );
+    assert!(copies.asked().is_empty(), "nothing is fetched for what is refused");
+    assert_eq!(copies.copy(&stat, &[FIRST]).await.expect("settled"), WriteOutcome::Stored);
 }
 
 #[tokio::test]
@@ -272,7 +325,7 @@ async fn a_promise_that_is_given_during_the_transfer_keeps_the_copy_out() {
     let stat = stat_of(&copies.rig, 5, PAYLOAD).await;
     let (name, sources) = (name("a"), copies.copier.sources(&[FIRST]).expect("a member"));
     copies.gives(FIRST, Source::of(&stat, &[PAYLOAD]));
-    let staged = copies.copier.fetch(&name, &stat, &sources).await.expect("it is there");
+    let staged = copies.copier.fetch(&name, &stat, stat.version, &sources).await.expect("it is there");
     assert!(copies.rig.gate.promise(&name, version(9)).await.is_given);
     let basis = Basis::default();
     let kept_out = copies.rig.gate.commit(name, basis, content(5), staged).await;

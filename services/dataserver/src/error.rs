@@ -1,7 +1,9 @@
 //! What other services are told when something is wrong.
 
 use holdfast_coordinator::cluster::MergeError;
-use holdfast_coordinator::data_servers::{BUSY, NOT_ADMITTED, NOT_PERSISTED};
+use holdfast_coordinator::data_servers::{
+    BUSY, NOT_ADMITTED, NOT_PERSISTED, PROMISE_FORGOTTEN, PROMISED, STALE_STAMP,
+};
 use holdfast_core::name::NameError;
 use holdfast_core::replica::PromisedAbove;
 use holdfast_core::stamp::StampError;
@@ -112,8 +114,11 @@ impl InternalError {
             Self::NoStaging => (StatusCode::GONE, "no-staging"),
             Self::TooManyStaged => (StatusCode::TOO_MANY_REQUESTS, "too-many-staged"),
             Self::Ahead(_) => (StatusCode::CONFLICT, "version-ahead"),
-            Self::StaleStamp(_) => (StatusCode::CONFLICT, "stale-stamp"),
-            Self::Promised(_) => (StatusCode::CONFLICT, "promised"),
+            Self::StaleStamp(_) => (StatusCode::CONFLICT, STALE_STAMP),
+            Self::Promised(PromisedAbove::Kept { .. }) => (StatusCode::CONFLICT, PROMISED),
+            Self::Promised(PromisedAbove::Forgotten { .. }) => {
+                (StatusCode::CONFLICT, PROMISE_FORGOTTEN)
+            }
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, BUSY),
             Self::ForeignSource => (StatusCode::CONFLICT, "foreign-source"),
             Self::NoSource { .. } => (StatusCode::FAILED_DEPENDENCY, "no-source"),

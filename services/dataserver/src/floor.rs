@@ -10,6 +10,10 @@
 //! While it runs, the member tells the floor and not the mark: otherwise every
 //! write would begin a step above the one before it, and the versions would run
 //! away from the clock.
+//!
+//! Promises have a mark of their own in the same file. What they may bar after
+//! they are forgotten is less than what was ever taken: where nobody writes with
+//! conditions, it is nothing.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -38,6 +42,15 @@ const WITHIN_MILLISECOND: u64 = 0xffff;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct FloorFile {
     pub(crate) mark: Version,
+    /// The same of promises alone, if any was given. An earlier build did not tell
+    /// them from the rest.
+    #[serde(default = "anything")]
+    pub(crate) promised: Option<Version>,
+}
+
+#[allow(clippy::unnecessary_wraps, reason = "serde needs the type of the field")]
+fn anything() -> Option<Version> {
+    Some(Version::from_parts(u64::MAX, u64::MAX))
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -46,6 +59,8 @@ struct Heights {
     floor: Option<Version>,
     /// What is durable; never below `floor`.
     mark: Option<Version>,
+    /// What is durable of promises; never below any that was given.
+    promised: Option<Version>,
 }
 
 /// The floor of one volume. Clones share it.
@@ -69,10 +84,11 @@ impl Floor {
         let read = runtime.blocking(move || read_json::<FloorFile>(files.as_ref(), &path));
         let file = read.await.map_err(|_| IdentityError::Closed)??;
         let mark = file.map(|file| file.mark);
+        let promised = file.and_then(|file| file.promised).min(mark);
         Ok(Self {
             runtime: runtime.clone(),
             root: root.to_owned(),
-            heights: Arc::new(Mutex::new(Heights { floor: mark, mark })),
+            heights: Arc::new(Mutex::new(Heights { floor: mark, mark, promised })),
             writing: Arc::default(),
         })
     }
@@ -83,19 +99,39 @@ impl Floor {
         self.heights.lock().unwrap_or_else(PoisonError::into_inner).floor
     }
 
+    /// A version at or above every promise that earlier runs have given, if this
+    /// one has given none yet.
+    #[must_use]
+    pub fn promised(&self) -> Option<Version> {
+        self.heights.lock().unwrap_or_else(PoisonError::into_inner).promised
+    }
+
     /// Makes the floor at least `version`: when this returned `Ok`, no later
     /// run will tell a lower one. Cancel safe.
     ///
     /// # Errors
-    /// [`IdentityError`]; then `version` must be neither taken nor promised.
+    /// [`IdentityError`]; then `version` must not be taken.
     pub async fn raise(&self, version: Version) -> Result<(), IdentityError> {
-        if rise(&self.heights, version) {
+        self.reach(version, false).await
+    }
+
+    /// The same for a version that is to be promised: when this returned `Ok`,
+    /// [`Self::promised`] will not be lower in any later run. Cancel safe.
+    ///
+    /// # Errors
+    /// [`IdentityError`]; then `version` must not be promised.
+    pub async fn promise(&self, version: Version) -> Result<(), IdentityError> {
+        self.reach(version, true).await
+    }
+
+    async fn reach(&self, version: Version, is_promise: bool) -> Result<(), IdentityError> {
+        if rise(&self.heights, version, is_promise) {
             return Ok(());
         }
         // The guard goes along: a caller that gives up must not let another one
         // write the file at the same time.
         let turn = Arc::clone(&self.writing).lock_owned().await;
-        if rise(&self.heights, version) {
+        if rise(&self.heights, version, is_promise) {
             return Ok(());
         }
         let mark = mark_for(version, self.runtime.unix_millis());
@@ -103,9 +139,16 @@ impl Floor {
         let heights = Arc::clone(&self.heights);
         let written = self.runtime.blocking(move || {
             let _turn = turn;
-            write_json(files.as_ref(), &root, FLOOR_FILE, &FloorFile { mark })?;
-            heights.lock().unwrap_or_else(PoisonError::into_inner).mark = Some(mark);
-            rise(&heights, version);
+            let Heights { mark: marked, promised, .. } =
+                *heights.lock().unwrap_or_else(PoisonError::into_inner);
+            let promised = if is_promise { promised.max(Some(mark)) } else { promised };
+            let mark = marked.map_or(mark, |marked| marked.max(mark));
+            write_json(files.as_ref(), &root, FLOOR_FILE, &FloorFile { mark, promised })?;
+            {
+                let mut heights = heights.lock().unwrap_or_else(PoisonError::into_inner);
+                (heights.mark, heights.promised) = (Some(mark), promised);
+            }
+            rise(&heights, version, is_promise);
             Ok(())
         });
         written.await.map_err(|_| IdentityError::Closed)?
@@ -113,9 +156,10 @@ impl Floor {
 }
 
 /// Raises the floor if the mark allows it.
-fn rise(heights: &Mutex<Heights>, version: Version) -> bool {
+fn rise(heights: &Mutex<Heights>, version: Version, is_promise: bool) -> bool {
     let mut heights = heights.lock().unwrap_or_else(PoisonError::into_inner);
-    let is_marked = heights.mark.is_some_and(|mark| version <= mark);
+    let mark = if is_promise { heights.promised } else { heights.mark };
+    let is_marked = mark.is_some_and(|mark| version <= mark);
     if is_marked {
         heights.floor = heights.floor.max(Some(version));
     }

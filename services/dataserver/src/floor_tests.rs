@@ -53,6 +53,32 @@ async fn most_versions_need_no_sync() {
     assert_eq!(marks.len(), 6, "one for each step of ten seconds");
 }
 
+#[tokio::test]
+async fn what_was_promised_survives_a_restart_apart_from_what_was_taken() {
+    let directory = TempDir::new();
+    let [early, late] = [0, 60_000].map(|millis| at_millis(WALL_MILLIS + millis));
+    open(&directory).await.raise(late).await.expect("the disk works");
+    let floor = open(&directory).await;
+    assert_eq!(floor.promised(), None, "it was only taken");
+    floor.promise(early).await.expect("the disk works");
+    let floor = open(&directory).await;
+    assert!(floor.promised() >= Some(early) && floor.promised() < Some(late));
+    assert!(floor.get() >= Some(late), "a promise does not lower the floor");
+    floor.raise(at_millis(WALL_MILLIS + 90_000)).await.expect("the disk works");
+    let promised = floor.promised();
+    assert_eq!(open(&directory).await.promised(), promised, "kept when the floor is raised");
+}
+
+#[tokio::test]
+async fn what_an_earlier_build_left_may_all_have_been_promised() {
+    let directory = TempDir::new();
+    let (files, path) = (Runtime::real().files(), directory.path().join(FLOOR_FILE));
+    let file = files.open(&path, holdfast_runtime::OpenMode::CreateNew).expect("new");
+    let mark = at_millis(WALL_MILLIS);
+    file.write_all_at(format!("{{\"mark\":\"{mark}\"}}").as_bytes(), 0).expect("written");
+    assert_eq!(open(&directory).await.promised(), Some(mark));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn whoever_was_told_that_it_is_raised_finds_it_durable() {
     let directory = Arc::new(TempDir::new());

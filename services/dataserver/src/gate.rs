@@ -64,9 +64,9 @@ pub struct Basis {
     /// This data server's stamp in the answer that the write builds on. Whether
     /// one may be missing, whoever takes the request decides.
     pub stamp: Option<Stamp>,
-    /// The promise under which it is offered, if it is part of a conditional
-    /// write.
-    pub ballot: Option<Version>,
+    /// Whether it was found elsewhere, on so few members that somebody who was
+    /// promised something above it may have missed it.
+    pub may_be_missed: bool,
 }
 
 /// What came of asking for a promise.
@@ -117,6 +117,7 @@ impl Gate {
         let GateParts { runtime, store, generation, heartbeat_interval, floor, metrics } = parts;
         let window = window(heartbeat_interval);
         let pins = Pins::new(window, runtime.now());
+        let forgotten = floor.promised();
         Self {
             runtime,
             store,
@@ -125,7 +126,7 @@ impl Gate {
             floor,
             metrics,
             locks: NameLocks::default(),
-            promises: Arc::new(Mutex::new(Promises::new(window))),
+            promises: Arc::new(Mutex::new(Promises::new(window, forgotten))),
             pins: Arc::new(Mutex::new(pins)),
             superseded: Superseded::default(),
         }
@@ -166,7 +167,7 @@ impl Gate {
         if let Some(stamp) = basis.stamp {
             self.check_stamp(stamp).inspect_err(|_| self.metrics.stale_stamps.inc())?;
         }
-        let allowed = self.promises().check(name, version, basis.ballot, self.now());
+        let allowed = self.promises().check(name, version, basis.may_be_missed, self.now());
         Ok(allowed.inspect_err(|_| self.metrics.promise_refusals.inc())?)
     }
 
@@ -286,7 +287,7 @@ impl Gate {
         if is_outranked || ballot.check_not_ahead(self.runtime.unix_millis()).is_err() {
             return false;
         }
-        if let Err(error) = self.floor.raise(ballot).await {
+        if let Err(error) = self.floor.promise(ballot).await {
             warn!(%error, "no promise was given, since the floor could not be raised");
             return false;
         }

@@ -31,10 +31,6 @@ impl Rig {
     }
 }
 
-fn under(ballot: u64) -> Basis {
-    Basis { ballot: Some(version(ballot)), ..Basis::default() }
-}
-
 fn is_promised<T>(result: &Result<T, GateError>) -> bool {
     matches!(result, Err(GateError::Promised(_)))
 }
@@ -50,7 +46,7 @@ async fn a_stamp_that_is_old_or_of_another_run_lets_nothing_in() {
     let rig = Rig::new().await;
     assert_eq!(rig.gate.window(), INTERVAL * 6);
     let stamp = rig.stamp();
-    let basis = |stamp| Basis { stamp: Some(stamp), ballot: None };
+    let basis = |stamp| Basis { stamp: Some(stamp), ..Basis::default() };
     let stored = rig.commit("a", 1, basis(stamp)).await.expect("it is fresh");
     assert_eq!(stored, WriteOutcome::Stored);
     for generation in [OWN.0 - 1, OWN.0 + 1] {
@@ -68,7 +64,7 @@ async fn a_stamp_that_is_old_or_of_another_run_lets_nothing_in() {
 }
 
 #[tokio::test]
-async fn a_promise_keeps_out_what_is_older_but_for_its_own_ballot() {
+async fn a_promise_keeps_out_what_is_older() {
     let rig = Rig::new().await;
     rig.put("a", 1).await.expect("stored");
     let promised = rig.gate.promise(&name("a"), version(5)).await;
@@ -76,18 +72,31 @@ async fn a_promise_keeps_out_what_is_older_but_for_its_own_ballot() {
     let held = promised.stat.expect("memory").map(|stat| stat.version);
     assert_eq!(held, Some(version(1)), "what was there in that very step");
     assert!(is_promised(&rig.put("a", 4).await));
-    assert!(is_promised(&rig.commit("a", 4, under(4)).await), "another ballot");
     assert!(is_promised(&rig.gate.delete(name("a"), Basis::default(), content(4)).await));
     assert_eq!(rig.stat("a").await.expect("as it was").version, version(1));
-    assert_eq!(rig.metrics.promise_refusals.get(), 3);
+    assert_eq!(rig.metrics.promise_refusals.get(), 2);
     assert_eq!(rig.put("b", 4).await.expect("another name"), WriteOutcome::Stored);
-    assert_eq!(rig.commit("a", 3, under(5)).await.expect("its ballot"), WriteOutcome::Stored);
-    assert_eq!(rig.commit("a", 5, under(5)).await.expect("itself"), WriteOutcome::Stored);
+    assert_eq!(rig.put("a", 5).await.expect("itself"), WriteOutcome::Stored);
     assert!(!rig.gate.promise(&name("a"), version(5)).await.is_given, "it is taken");
     assert!(rig.gate.promise(&name("a"), version(9)).await.is_given);
     assert!(!rig.gate.promise(&name("a"), version(8)).await.is_given, "outranked");
     rig.pass(4);
     assert_eq!(rig.put("a", 7).await.expect("it has ended"), WriteOutcome::Stored);
+}
+
+#[tokio::test]
+async fn what_an_earlier_run_promised_keeps_out_what_may_have_been_missed() {
+    let rig = Rig::new().await;
+    assert!(rig.gate.promise(&name("a"), version(5)).await.is_given);
+    let rig = rig.restarted().await;
+    let found = Basis { may_be_missed: true, ..Basis::default() };
+    for key in ["a", "b"] {
+        assert!(is_promised(&rig.commit(key, 4, found).await), "it may have been {key}");
+        assert_eq!(rig.put(key, 4).await.expect("settled"), WriteOutcome::Stored);
+    }
+    let above = rig.gate.floor().expect("promised").right_above();
+    let stored = rig.gate.check(&name("a"), above, found);
+    assert!(stored.is_ok(), "above everything that was promised: {stored:?}");
 }
 
 #[tokio::test]
@@ -101,7 +110,8 @@ async fn superseded_says_whether_something_above_was_promised() {
     assert_eq!(told(rig.put("a", 4).await.expect("older")), (version(6), false));
     assert!(rig.gate.promise(&name("b"), version(5)).await.is_given);
     rig.put("b", 6).await.expect("newer than the promise");
-    let outcome = rig.commit("b", 4, under(5)).await.expect("older");
+    let newest = rig.stat("b").await.expect("stored");
+    let outcome = rig.gate.superseded(&name("b"), version(4), newest);
     assert_eq!(told(outcome), (version(6), true));
 }
 
@@ -136,14 +146,14 @@ async fn a_write_that_was_promised_lately_lands_before_another_writer_outbids_it
     let promise = rig.gate.promise(&a, of_another(9));
     tokio::pin!(promise);
     assert!(rig.runtime.timeout(COURTESY / 5, &mut promise).await.is_err(), "it waits");
-    assert_eq!(rig.commit("a", 5, under(5)).await.expect("in time"), WriteOutcome::Stored);
+    assert_eq!(rig.put("a", 5).await.expect("in time"), WriteOutcome::Stored);
     let promised = promise.await;
     let held = promised.stat.expect("memory").map(|stat| stat.version);
     assert_eq!((promised.is_given, held), (true, Some(version(5))), "what came is seen");
     // One that does not come is not waited for long, even if time stands still.
     assert!(rig.gate.promise(&a, version(20)).await.is_given);
     assert!(Runtime::real().now() - began >= COURTESY);
-    assert!(is_promised(&rig.commit("a", 9, under(9)).await), "its time is over");
+    assert!(is_promised(&rig.put("a", 9).await), "its time is over");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

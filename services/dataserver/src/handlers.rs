@@ -9,7 +9,6 @@ mod repair;
 mod roster;
 mod staging;
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 pub(crate) use copies::answer_collect;
@@ -18,7 +17,7 @@ use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_BALLOT, HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_STAMP,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_STAMP,
     HEADER_VERSION, WriteAnswer, WriteOutcome,
 };
 use holdfast_http::body::BodyStream;
@@ -158,25 +157,14 @@ impl Write {
 
 fn basis(headers: &HeaderMap) -> Result<Basis, InternalError> {
     // A write that does not say on which answer it builds may be as old as can be.
-    let stamp = optional(headers, HEADER_STAMP)?;
-    let stamp = stamp.ok_or(InternalError::Header { header: HEADER_STAMP })?;
-    Ok(Basis { stamp: Some(stamp), ballot: optional(headers, HEADER_BALLOT)? })
+    let bad = |_| InternalError::Header { header: HEADER_STAMP };
+    let stamp = text(headers, HEADER_STAMP)?.parse().map_err(bad)?;
+    Ok(Basis { stamp: Some(stamp), ..Basis::default() })
 }
 
 fn text<'a>(headers: &'a HeaderMap, header: &'static str) -> Result<&'a str, InternalError> {
     let value = headers.get(header).and_then(|value| value.to_str().ok());
     value.ok_or(InternalError::Header { header })
-}
-
-/// What may be missing; what is there must be right.
-fn optional<T: FromStr>(
-    headers: &HeaderMap,
-    header: &'static str,
-) -> Result<Option<T>, InternalError> {
-    if !headers.contains_key(header) {
-        return Ok(None);
-    }
-    text(headers, header)?.parse().map(Some).map_err(|_| InternalError::Header { header })
 }
 
 fn version(headers: &HeaderMap) -> Result<Version, InternalError> {

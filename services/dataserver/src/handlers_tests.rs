@@ -89,7 +89,6 @@ impl Served {
             metadata: Metadata::default(),
             digest: staged.digest(),
             stamp: Some(self.stamp()),
-            ballot: None,
         }
     }
 
@@ -119,8 +118,8 @@ async fn writes_say_what_they_build_on_and_are_told_why_not() {
     assert!(served.rig.gate.promise(&name("a"), version(9)).await.is_given);
     let below = WriteRequest { version: version(6), ..first.clone() };
     assert_eq!(code(served.write(&below).await), "promised");
-    let allowed = WriteRequest { ballot: Some(version(9)), ..below.clone() };
-    assert_eq!(served.write(&allowed).await.expect("its ballot"), WriteOutcome::Stored);
+    let itself = WriteRequest { version: version(9), ..first.clone() };
+    assert_eq!(served.write(&itself).await.expect("promised"), WriteOutcome::Stored);
     served.rig.clock.advance(served.rig.gate.window());
     let late = WriteRequest { version: version(10), ..first.clone() };
     assert_eq!(code(served.write(&late).await), "stale-stamp");
@@ -148,7 +147,7 @@ async fn a_staged_payload_outlives_a_refusal() {
 }
 
 fn copy_request(name: ObjectName, stat: Stat, from: NodeId, stamp: CoreStamp) -> CopyRequest {
-    CopyRequest { name, stat, from: vec![from], stamp, ballot: None }
+    CopyRequest { name, stat, from: vec![from], held_as: None, stamp, is_settled: true }
 }
 
 #[tokio::test]
@@ -177,7 +176,7 @@ async fn copies_and_pins_are_asked_for_over_http() {
 }
 
 #[test]
-fn what_a_write_builds_on_may_be_missing_but_not_wrong() {
+fn what_a_write_builds_on_must_be_there_and_right() {
     let with = |header: &'static str, value: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(header, value.parse().expect("a header"));
@@ -185,8 +184,8 @@ fn what_a_write_builds_on_may_be_missing_but_not_wrong() {
     };
     let stamp = CoreStamp { generation: Generation(2), mono_millis: 3 };
     let both = with(HEADER_STAMP, "2-3").expect("a stamp");
-    assert_eq!(both, Basis { stamp: Some(stamp), ballot: None });
-    for (header, bad) in [(HEADER_STAMP, "2"), (HEADER_STAMP, ""), (HEADER_BALLOT, "5")] {
+    assert_eq!(both, Basis { stamp: Some(stamp), ..Basis::default() });
+    for (header, bad) in [(HEADER_STAMP, "2"), (HEADER_STAMP, "")] {
         let refused = with(header, bad);
         assert!(matches!(refused, Err(InternalError::Header { .. })), "{refused:?}");
     }

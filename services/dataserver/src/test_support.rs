@@ -227,6 +227,19 @@ impl Rig {
         Self { clock, runtime, store, gate, metrics, directory }
     }
 
+    /// The same volume in its next run.
+    pub(crate) async fn restarted(self) -> Self {
+        let gate = Gate::new(GateParts {
+            runtime: self.runtime.clone(),
+            store: Arc::new(self.store.clone()),
+            generation: OWN,
+            heartbeat_interval: INTERVAL,
+            floor: Floor::open(&self.runtime, self.directory.path()).await.expect("sound"),
+            metrics: self.metrics.clone(),
+        });
+        Self { gate, ..self }
+    }
+
     pub(crate) async fn stage(&self, payload: &'static [u8]) -> Box<dyn Staged> {
         let mut staging = self.store.stage(None).await.expect("room");
         staging.write(payload.into()).await.expect("room");

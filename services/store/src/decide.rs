@@ -57,7 +57,7 @@ pub(crate) fn readable(
 ) -> Result<Stat, StoreError> {
     newest
         .filter(|stat| stat.kind == Kind::Object)
-        .filter(|stat| version.is_none_or(|version| version == stat.version))
+        .filter(|stat| version.is_none_or(|version| stat.is_known_as(version)))
         .cloned()
         .ok_or_else(|| StoreError::NotFound { name: name.clone() })
 }

@@ -10,7 +10,7 @@ use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_BALLOT, HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_STAMP, HEADER_VERSION,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_STAMP, HEADER_VERSION,
     Received, StagingId, WriteAnswer, object_path,
 };
 use holdfast_http::client::ClientBody;
@@ -33,9 +33,6 @@ pub struct WriteRequest {
     pub digest: Digest,
     /// The receiver's stamp in the answer that this write builds on.
     pub stamp: Option<Stamp>,
-    /// The promise under which it is offered, if it is part of a conditional
-    /// write.
-    pub ballot: Option<Version>,
 }
 
 impl WriteRequest {
@@ -46,9 +43,6 @@ impl WriteRequest {
         headers.insert(HEADER_METADATA, encode_header_json(&self.metadata));
         if let Some(stamp) = self.stamp {
             headers.insert(HEADER_STAMP, text(stamp.to_string()));
-        }
-        if let Some(ballot) = self.ballot {
-            headers.insert(HEADER_BALLOT, text(ballot.to_string()));
         }
         headers.insert(
             HEADER_KIND,

@@ -49,7 +49,7 @@ async fn answer(
     found: &Found,
 ) -> Result<Option<Response>, ObjectError> {
     let stat = &found.stat;
-    let etag = headers::etag(stat.version);
+    let etag = headers::etag(stat.written_as());
     let modified_seconds = stat.metadata.modified_unix_millis / 1_000;
     let current = Validators {
         etag: etag.to_str().unwrap_or_default(),

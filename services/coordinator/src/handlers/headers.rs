@@ -34,7 +34,7 @@ pub(super) fn condition(method: &Method, headers: &HeaderMap) -> Option<Conditio
         let outcome = match newest {
             None => evaluate(&method, &headers, None),
             Some(stat) => {
-                let etag = etag(stat.version);
+                let etag = etag(stat.written_as());
                 let current = Validators {
                     etag: etag.to_str().unwrap_or_default(),
                     last_modified: Some(stat.metadata.modified_unix_millis / 1_000),
@@ -123,7 +123,8 @@ fn note(
     Ok(())
 }
 
-/// A strong tag: a version belongs to one content for ever.
+/// A strong tag: a version belongs to one content for ever. That under which a
+/// client wrote it stays the same when it is settled under a later one.
 pub(super) fn etag(version: Version) -> HeaderValue {
     HeaderValue::try_from(format!("\"{version}\"")).expect("hexadecimal digits in quotes")
 }

@@ -92,7 +92,7 @@ fn describe_one(entry: &ListEntry) -> Value {
     let mut described = json!({
         "name": entry.key.as_str(),
         "size": entry.size_bytes,
-        "etag": headers::etag(entry.version).to_str().unwrap_or_default(),
+        "etag": headers::etag(entry.written_as.unwrap_or(entry.version)).to_str().unwrap_or_default(),
         "version": entry.version,
         "last-modified": get::http_date(entry.modified_unix_millis / 1_000).to_str().unwrap_or_default(),
         "checksum": format!("crc64nvme:{}", entry.digest),

@@ -78,26 +78,28 @@ impl Objects {
     ) -> Result<Attempt, ObjectError> {
         let ballot = self.next_version(before);
         let promised = self.locator.promise(&write.name, ballot).await?;
-        if !self.stands(&write.name, ballot, &promised).await? {
+        let Some(version) = self.stand(&write.name, ballot, &promised).await? else {
             return Ok(Attempt::Again);
-        }
+        };
         if !condition.holds(&promised) {
             return Err(ObjectError::PreconditionFailed);
         }
-        self.commit_if_promised(write, ballot, &promised, deadline).await
+        self.commit_if_promised(write, version, &promised, deadline).await
     }
 
-    /// Whether the newest that `promised` shows is the newest that there will ever
-    /// be below `ballot`, and is settled. False if others came in between.
+    /// Makes sure that the newest that `promised` shows is the newest that there
+    /// will ever be below `ballot`, and is settled: under `ballot`, if it was not.
+    /// Gives the version under which a write may follow; `None` if others came in
+    /// between.
     ///
     /// # Errors
     /// [`ObjectError::NoQuorum`], [`ObjectError::NoDataServers`].
-    async fn stands(
+    async fn stand(
         &self,
         name: &ObjectName,
         ballot: Version,
         promised: &Located,
-    ) -> Result<bool, ObjectError> {
+    ) -> Result<Option<Version>, ObjectError> {
         if !promised.complete {
             // Who answered and did not promise has seen something newer.
             let outbid = promised.unheard.iter().any(|node| promised.stamp(*node).is_some());
@@ -109,22 +111,23 @@ impl Objects {
             // The next one goes above what they told, also when the next locate
             // does not wait for them.
             let _ = self.next_version(promised);
-            return Ok(false);
+            return Ok(None);
         }
-        if promised.newest().is_some() && !promised.is_certain() {
-            let settled = self.write_back(name, promised, Some(ballot)).await;
-            if let Err(error) = settled {
-                debug!(%name, %error, "what a condition is judged on could not be settled");
-                return Ok(false);
-            }
+        if promised.newest().is_none() || promised.is_certain() {
+            return Ok(Some(ballot));
         }
-        Ok(true)
+        let limit = self.config.copy_timeout;
+        if let Err(error) = self.write_back(name, promised, Some(ballot), limit).await {
+            debug!(%name, %error, "what a condition is judged on could not be settled");
+            return Ok(None);
+        }
+        Ok(Some(ballot.right_above()))
     }
 
     async fn commit_if_promised(
         &self,
         write: &Write,
-        ballot: Version,
+        version: Version,
         promised: &Located,
         deadline: Duration,
     ) -> Result<Attempt, ObjectError> {
@@ -133,13 +136,13 @@ impl Objects {
             // A data server written for the seed cannot keep a condition.
             Targets::Guests => return Err(ObjectError::NoDataServers),
         };
-        match self.send(write, ballot, Purpose::Conditional, recipients, promised).await {
-            Ok(()) => Ok(Attempt::Over(Written::Stored(ballot))),
+        match self.send(write, version, Purpose::Conditional, recipients, promised).await {
+            Ok(()) => Ok(Attempt::Over(Written::Stored(version))),
             Err(Failure::Nothing(ObjectError::NoSpace)) => Err(ObjectError::NoSpace),
             Err(Failure::Nothing(_)) => Ok(Attempt::Again),
-            Err(Failure::Unknown) => {
+            Err(Failure::NeedsPromise | Failure::Unknown) => {
                 // Whatever keeps it from being found out.
-                let found = self.find_out(&write.name, ballot, deadline).await;
+                let found = self.find_out(&write.name, version, deadline).await;
                 let written = found.map_err(|_| ObjectError::OutcomeUnknown)?;
                 Ok(Attempt::Over(written))
             }
@@ -147,9 +150,9 @@ impl Objects {
     }
 
     /// Some may have taken this version, and some had promised more to another
-    /// write meanwhile. Whoever finds it brings it to W members. So this asks all
-    /// of them, in a round with a promise of its own, settles the newest that they
-    /// show, and sees whether that is it.
+    /// write meanwhile. Whoever finds it brings it to W members. So this asks for a
+    /// promise of its own, settles the newest that is shown above everything that
+    /// was judged without it, and sees whether that is it.
     ///
     /// It is never made again under another version, also where only something
     /// older is found: docs/protocol.md tells why.
@@ -162,11 +165,15 @@ impl Objects {
         loop {
             let before = self.locate(name).await?;
             let newest = before.newest().filter(|_| before.complete && before.settled);
+            if newest.is_some_and(|newest| newest.stat.written_as() == version) {
+                return Ok(Written::Stored(version));
+            }
             if newest.is_some_and(|newest| newest.stat.version > version) {
                 return Err(ObjectError::OutcomeUnknown);
             }
-            if let Some(found) = self.settle_all(name, &before).await? {
-                return match happened(version, &found) {
+            if let Some(found) = self.settle_promised(name, &before).await? {
+                // What is older may have been what was overwritten by it, or not.
+                return match found == Some(version) {
                     true => Ok(Written::Stored(version)),
                     false => Err(ObjectError::OutcomeUnknown),
                 };
@@ -178,16 +185,18 @@ impl Objects {
         }
     }
 
-    /// Settles the newest that any member shows, under a promise above what
-    /// `before` found. `None` if others came in between.
-    async fn settle_all(
+    /// Settles the newest of a name under a promise above what `before` found, and
+    /// gives the version under which its client wrote it, or none if there is
+    /// nothing. `None` if others came in between.
+    async fn settle_promised(
         &self,
         name: &ObjectName,
         before: &Located,
-    ) -> Result<Option<Located>, ObjectError> {
+    ) -> Result<Option<Option<Version>>, ObjectError> {
         let ballot = self.next_version(before);
-        let promised = self.locator.promise_all(name, ballot).await?;
-        Ok(self.stands(name, ballot, &promised).await?.then_some(promised))
+        let promised = self.locator.promise(name, ballot).await?;
+        let newest = promised.newest().map(|newest| newest.stat.written_as());
+        Ok(self.stand(name, ballot, &promised).await?.map(|_| newest))
     }
 
     /// Why nothing can be proven now.
@@ -196,53 +205,5 @@ impl Objects {
             return ObjectError::NoDataServers;
         }
         ObjectError::NoQuorum { silent: located.unheard.clone() }
-    }
-}
-
-/// Whether `version` is what is there, where `found` has been settled under a
-/// promise. Everybody must have been heard: somebody else may have something that
-/// is newer, was judged on something older, and is settled by the next who sees
-/// it.
-fn happened(version: Version, found: &Located) -> bool {
-    let newest = found.newest().map(|newest| newest.stat.version);
-    found.unheard.is_empty() && newest == Some(version)
-}
-
-#[cfg(test)]
-mod tests {
-    use holdfast_core::locate::Replica;
-    use holdfast_core::node::NodeId;
-    use holdfast_core::object::{Digest, Metadata, Stat};
-
-    use super::*;
-
-    fn found(newest: Option<u64>, unheard: &[u128]) -> Located {
-        let replica = |clock| Replica {
-            node: NodeId::from_bits(1),
-            address: "ds-1:80".parse().expect("an address"),
-            stat: Stat {
-                version: Version::from_parts(clock, 1),
-                kind: Kind::Object,
-                size_bytes: 0,
-                digest: Digest(0),
-                metadata: Metadata::default(),
-            },
-        };
-        Located {
-            replicas: newest.map(replica).into_iter().collect(),
-            unheard: unheard.iter().copied().map(NodeId::from_bits).collect(),
-            complete: true,
-            ..Located::default()
-        }
-    }
-
-    #[test]
-    fn a_write_happened_if_all_say_that_nothing_is_newer() {
-        let version = Version::from_parts(5, 1);
-        assert!(happened(version, &found(Some(5), &[])));
-        assert!(!happened(version, &found(Some(5), &[3])), "it may have something newer");
-        assert!(!happened(version, &found(Some(6), &[])), "it was replaced, or never was");
-        assert!(!happened(version, &found(Some(4), &[])), "nobody has it now");
-        assert!(!happened(version, &found(None, &[])));
     }
 }

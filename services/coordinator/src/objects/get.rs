@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use tracing::{debug, warn};
 
 use super::Objects;
+use super::settle::NotSettled;
 use crate::data_servers::{DataServerError, GuestRead};
 use crate::error::ObjectError;
 
@@ -100,6 +101,18 @@ impl Objects {
     /// may take a few tries; one whose api has died is outbid, since its promise
     /// would be in the way for long.
     pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+        self.settle(name, self.config.copy_timeout).await
+    }
+
+    /// The same, where each copy may take as long as `limit`.
+    ///
+    /// # Errors
+    /// [`ObjectError::Unsettled`], or why the name could not be located.
+    pub async fn settle(
+        &self,
+        name: &ObjectName,
+        limit: Duration,
+    ) -> Result<Located, ObjectError> {
         let deadline = self.runtime.now() + SETTLE_PATIENCE;
         let mut ballot = None;
         for attempt in 1_u32.. {
@@ -107,7 +120,8 @@ impl Objects {
                 None => self.locate(name).await?,
                 Some(ballot) => self.locator.promise(name, ballot).await?,
             };
-            let outbid = ballot.is_some() && !located.complete;
+            let shows_above = |ballot| located.shows_above(ballot);
+            let outbid = ballot.is_some_and(|ballot| !located.complete || shows_above(ballot));
             if outbid && self.runtime.now() < deadline {
                 let _ = self.next_version(&located);
                 ballot = None;
@@ -117,13 +131,17 @@ impl Objects {
             if located.is_certain() || !located.complete || located.newest().is_none() {
                 return Ok(located);
             }
-            match self.write_back(name, &located, ballot).await {
-                Ok(()) => return Ok(located),
-                Err(error) if self.runtime.now() >= deadline => return Err(error),
-                Err(error) => debug!(%name, %error, "what was found could not be settled yet"),
+            let settled = self.write_back(name, &located, ballot, limit).await;
+            let Err(error) = settled else { return Ok(located) };
+            if self.runtime.now() >= deadline {
+                return Err(ObjectError::Unsettled);
             }
-            self.pause().await;
-            if attempt >= PLAIN_ATTEMPTS {
+            debug!(%name, %error, "what was found could not be settled yet");
+            let needs_promise = matches!(error, NotSettled::NeedsPromise);
+            if !needs_promise {
+                self.pause().await;
+            }
+            if needs_promise || attempt >= PLAIN_ATTEMPTS {
                 ballot = Some(self.next_version(&located));
             }
         }
@@ -291,7 +309,7 @@ impl Objects {
 
 fn same_content(found: &Stat, expected: &Stat) -> bool {
     found.kind == Kind::Object
-        && found.version == expected.version
+        && found.written_as() == expected.written_as()
         && found.size_bytes == expected.size_bytes
         && found.digest == expected.digest
 }

@@ -63,6 +63,8 @@ pub(super) struct Replication {
 pub(super) enum Failure {
     /// It is certain that nobody has it.
     Nothing(ObjectError),
+    /// The same: it was found, and who was to take it may have promised not to.
+    NeedsPromise,
     /// Somebody may have it.
     Unknown,
 }
@@ -71,6 +73,7 @@ impl From<Failure> for ObjectError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Nothing(error) => error,
+            Failure::NeedsPromise => Self::Unsettled,
             Failure::Unknown => Self::OutcomeUnknown,
         }
     }
@@ -87,6 +90,7 @@ struct Run {
     tally: Tally,
     /// What the last one said that refused.
     refusal: Option<ObjectError>,
+    needs_promise: bool,
     voters: Voters,
 }
 
@@ -140,6 +144,7 @@ impl Objects {
             in_flight: FuturesUnordered::new(),
             tally,
             refusal: None,
+            needs_promise: false,
             voters: Voters::default(),
         };
         run.run().await
@@ -216,6 +221,7 @@ impl Run {
             // Somebody else was first, or this took too long: it is tried anew.
             Err(error) if error.is_outpaced() => {
                 debug!(%node, name = %self.replication.name, %error, "a write came too late");
+                self.needs_promise |= error.needs_promise();
                 Reply::Refused
             }
             Err(error) if error.changed_nothing() => {
@@ -244,7 +250,9 @@ impl Run {
             Purpose::WriteBack => "write-back",
         };
         self.objects.metrics.quorum_failures.with_label_values(&[operation]).inc();
-        if self.tally.changed_nothing() || self.replication.purpose == Purpose::WriteBack {
+        if self.needs_promise && self.replication.purpose == Purpose::WriteBack {
+            Failure::NeedsPromise
+        } else if self.tally.changed_nothing() || self.replication.purpose == Purpose::WriteBack {
             Failure::Nothing(self.refusal.take().unwrap_or(ObjectError::WriteFailed))
         } else {
             Failure::Unknown

@@ -2,6 +2,7 @@
 //! before anybody is told of it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use holdfast_core::locate::Located;
@@ -10,28 +11,39 @@ use holdfast_core::node::NodeId;
 use holdfast_core::quorum::Purpose;
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::CopyRequest;
+use thiserror::Error;
 
 use super::Objects;
-use super::replicate::{Recipient, Replication, Send};
+use super::replicate::{Failure, Recipient, Replication, Send};
 use super::target::{Targets, choose_targets};
-use crate::error::ObjectError;
 
 impl Objects {
     /// Writes the newest version that `located` found to W members, tombstones
     /// too. Else one read could see it, and the next one, which hears other
-    /// members, something older. `ballot` is the promise under which a
-    /// conditional write does it.
+    /// members, something older. Each copy may take as long as `limit`.
+    ///
+    /// With `ballot`, a version that `located` has promises of, it is settled under
+    /// that. So it is above whatever was judged without it, and is on a member that
+    /// was not heard. Those that have it take it once more, since what counts is
+    /// under which version they have it.
     ///
     /// # Errors
-    /// [`ObjectError::Unsettled`]: it must not be shown.
+    /// [`NotSettled`]: it must not be shown.
     pub(super) async fn write_back(
         &self,
         name: &ObjectName,
         located: &Located,
         ballot: Option<Version>,
-    ) -> Result<(), ObjectError> {
+        limit: Duration,
+    ) -> Result<(), NotSettled> {
         let Some(newest) = located.newest() else { return Ok(()) };
-        let stat = newest.stat.clone();
+        if ballot.is_some_and(|ballot| located.shows_above(ballot)) {
+            return Err(NotSettled::Failed);
+        }
+        let found = newest.stat.clone();
+        let held_as = ballot.map(|_| found.version);
+        let stat = ballot.map_or_else(|| found.clone(), |ballot| found.settled_as(ballot));
+        let is_settled = ballot.is_none() && located.is_accepted;
         let snapshot = self.cluster.snapshot();
         let view = &snapshot.view;
         let mut from: Vec<NodeId> = located.newest_holders().map(|holder| holder.node).collect();
@@ -39,6 +51,7 @@ impl Objects {
         let counts = view.counting(name);
         let holders: Vec<NodeId> =
             from.iter().copied().filter(|holder| counts(*holder) && readable(holder)).collect();
+        let holders = if ballot.is_none() { holders } else { Vec::new() };
         // Stable: good copies first.
         from.sort_by_key(|node| !readable(node));
         let recipients = match choose_targets(view, located, name, stat.size_bytes) {
@@ -50,7 +63,8 @@ impl Objects {
             Ok(Targets::Guests) | Err(_) => Vec::new(),
         };
         let version = stat.version;
-        let send = self.copier(CopyParts { name: name.clone(), stat, from, ballot });
+        let copies = CopyParts { name: name.clone(), stat, from, held_as, is_settled };
+        let send = self.copier(copies, limit);
         let replicated = self
             .replicate(Replication {
                 name: name.clone(),
@@ -64,11 +78,15 @@ impl Objects {
             .await;
         let result = if replicated.is_ok() { "ok" } else { "error" };
         self.metrics.write_backs.with_label_values(&[result]).inc();
-        replicated.map(|_| ()).map_err(|_| ObjectError::Unsettled)
+        match replicated {
+            Ok(_) => Ok(()),
+            Err(Failure::NeedsPromise) => Err(NotSettled::NeedsPromise),
+            Err(_) => Err(NotSettled::Failed),
+        }
     }
 
-    fn copier(&self, parts: CopyParts) -> Send {
-        let (data_servers, limit) = (self.data_servers.clone(), self.config.copy_timeout);
+    fn copier(&self, parts: CopyParts, limit: Duration) -> Send {
+        let data_servers = self.data_servers.clone();
         let parts = Arc::new(parts);
         Arc::new(move |recipient| {
             let (data_servers, parts) = (data_servers.clone(), Arc::clone(&parts));
@@ -78,8 +96,9 @@ impl Objects {
                     name: parts.name.clone(),
                     stat: parts.stat.clone(),
                     from: parts.from.clone(),
+                    held_as: parts.held_as,
                     stamp,
-                    ballot: parts.ballot,
+                    is_settled: parts.is_settled,
                 };
                 data_servers.copy(&member.address, member.id, &request, limit).await
             }
@@ -92,5 +111,17 @@ struct CopyParts {
     name: ObjectName,
     stat: holdfast_core::object::Stat,
     from: Vec<NodeId>,
-    ballot: Option<Version>,
+    held_as: Option<Version>,
+    is_settled: bool,
+}
+
+/// Why what was found is on too few members still.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub(super) enum NotSettled {
+    /// Something above it may have been promised, and judged without it.
+    #[error("it must be settled under a promise")]
+    NeedsPromise,
+    /// Too few members took it.
+    #[error("too few data servers took it")]
+    Failed,
 }

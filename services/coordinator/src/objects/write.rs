@@ -169,7 +169,6 @@ impl Objects {
         located: &Located,
     ) -> Result<(), Failure> {
         let policy = self.cluster.snapshot().view.policy;
-        let ballot = (purpose == Purpose::Conditional).then_some(version);
         let holders = self
             .replicate(Replication {
                 name: write.name.clone(),
@@ -178,7 +177,7 @@ impl Objects {
                 recipients,
                 copies: policy.replicas().max(policy.write_quorum()),
                 holders: Vec::new(),
-                send: self.sender(write, version, ballot),
+                send: self.sender(write, version),
             })
             .await?;
         if policy.replicas() == 1
@@ -189,7 +188,7 @@ impl Objects {
         Ok(())
     }
 
-    fn sender(&self, write: &Write, version: Version, ballot: Option<Version>) -> Send {
+    fn sender(&self, write: &Write, version: Version) -> Send {
         let (data_servers, limit) = (self.data_servers.clone(), self.config.write_timeout);
         let request = WriteRequest {
             name: write.name.clone(),
@@ -198,7 +197,6 @@ impl Objects {
             metadata: write.metadata.clone(),
             digest: write.digest,
             stamp: None,
-            ballot,
         };
         let content = write.content.clone();
         Arc::new(move |recipient| {

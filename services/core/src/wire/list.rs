@@ -51,6 +51,10 @@ pub struct ListEntry {
     pub key: Key,
     /// Its newest version there.
     pub version: Version,
+    /// The version under which its client wrote it, if it was settled under a
+    /// later one since: its ETag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_as: Option<Version>,
     /// Content or tombstone.
     pub kind: Kind,
     /// Payload length in bytes; 0 for a tombstone.
@@ -76,6 +80,7 @@ impl ListEntry {
         Self {
             key,
             version: stat.version,
+            written_as: stat.metadata.written_as,
             kind: stat.kind,
             size_bytes: stat.size_bytes,
             digest: stat.digest,
@@ -150,6 +155,7 @@ mod tests {
         let entry = ListEntry {
             key: worst_key(),
             version: Version::from_parts(u64::MAX, u64::MAX),
+            written_as: Some(Version::from_parts(u64::MAX, u64::MAX)),
             kind: Kind::Tombstone,
             size_bytes: u64::MAX,
             digest: Digest(u64::MAX),

@@ -50,7 +50,19 @@ enum Sent {
     Kept(u64),
     /// It takes as many as it can.
     Busy,
+    /// It may have promised not to take it.
+    NeedsPromise,
     /// It does not have it.
+    Failed,
+}
+
+/// What became of a copy in the end.
+enum Copied {
+    /// The receiver has that version, or a newer one.
+    Kept,
+    /// W members have it, under a later version.
+    Settled,
+    /// Neither.
     Failed,
 }
 
@@ -233,8 +245,12 @@ impl Look {
                 Step::Copy { stat, from, to } => {
                     let mut all = true;
                     for node in to {
-                        all &= self.copy(&subject, &located, &stat, &from, node, lane).await;
-                        subject.is_damaged &= node != self.own || !all;
+                        match self.copy(&subject, &located, &stat, &from, node, lane).await {
+                            Copied::Kept => subject.is_damaged &= node != self.own,
+                            Copied::Failed => all = false,
+                            // Under another version: it is looked up again.
+                            Copied::Settled => break,
+                        }
                     }
                     all
                 }
@@ -252,7 +268,7 @@ impl Look {
         takes_data(self.parts.reporter.state())
     }
 
-    /// Has `node` take a version. True when it has that or a newer one.
+    /// Has `node` take a version.
     async fn copy(
         &self,
         subject: &Subject,
@@ -261,7 +277,7 @@ impl Look {
         from: &[NodeId],
         node: NodeId,
         lane: Lane<'_>,
-    ) -> bool {
+    ) -> Copied {
         let runtime = &self.parts.runtime;
         let mut looked_up = runtime.now();
         let mut located = located.clone();
@@ -286,9 +302,10 @@ impl Look {
                     if let Lane::Beside(copied) = lane {
                         copied.fetch_add(size_bytes, Ordering::Relaxed);
                     }
-                    return true;
+                    return Copied::Kept;
                 }
                 Sent::Failed => break,
+                Sent::NeedsPromise => return self.settle_promised(subject, stat).await,
                 // Others want to copy to it, too.
                 Sent::Busy => {
                     let jitter = runtime.random_u64() % LONGEST_WAIT_MILLIS;
@@ -297,7 +314,21 @@ impl Look {
             }
         }
         self.metrics().on_work(Work::Copy, false);
-        false
+        Copied::Failed
+    }
+
+    /// Settles a name whose newest version is on so few members that somebody may
+    /// have been promised something above it without seeing it.
+    async fn settle_promised(&self, subject: &Subject, stat: &Stat) -> Copied {
+        let settled = self.parts.objects.settle(&subject.name, copy_limit(stat)).await;
+        self.metrics().on_work(Work::Copy, settled.is_ok());
+        match settled {
+            Ok(_) => Copied::Settled,
+            Err(error) => {
+                debug!(key = %subject.name, %error, "a version could not be settled");
+                Copied::Failed
+            }
+        }
     }
 
     async fn send(
@@ -315,8 +346,8 @@ impl Look {
         let from = from.iter().copied().filter(|source| *source != node).collect();
         let (name, stat) = (subject.name.clone(), stat.clone());
         let size_bytes = stat.size_bytes;
-        let request = CopyRequest { name, stat, from, stamp, ballot: None };
-        let limit = COPY_GRACE + Duration::from_secs(size_bytes / SLOWEST_BYTES);
+        let (limit, is_settled) = (copy_limit(&stat), located.is_accepted);
+        let request = CopyRequest { name, stat, from, held_as: None, stamp, is_settled };
         let copied = self.parts.data_servers.copy(&member.address, node, &request, limit);
         let copied = tokio::select! {
             biased;
@@ -333,6 +364,7 @@ impl Look {
                 Sent::Kept(copied)
             }
             Err(DataServerError::Refused { code, .. }) if code == BUSY => Sent::Busy,
+            Err(error) if error.needs_promise() => Sent::NeedsPromise,
             Err(error) => {
                 debug!(key = %subject.name, %node, %error, "a copy was not made");
                 Sent::Failed
@@ -355,6 +387,11 @@ impl Look {
     fn metrics(&self) -> &RepairMetrics {
         &self.parts.metrics
     }
+}
+
+/// How long a copy may take.
+fn copy_limit(stat: &Stat) -> Duration {
+    COPY_GRACE + Duration::from_secs(stat.size_bytes / SLOWEST_BYTES)
 }
 
 /// What is done about a name whose copies are where `located` says, and should

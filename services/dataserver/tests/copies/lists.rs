@@ -182,7 +182,6 @@ async fn give_to_one(member: &Member, key: &str, kind: Kind) -> Version {
         // That of nothing.
         digest: Digest(0),
         stamp: Some(Stamp { generation, mono_millis: number("mono_millis") }),
-        ballot: None,
     };
     let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
     let address = member.ports.address.parse().expect("an address");

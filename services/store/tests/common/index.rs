@@ -63,6 +63,7 @@ pub fn entry(number: u64) -> Entry {
         content_type: Some(format!("text/{number}")),
         headers: BTreeMap::from([("cache-control".into(), "no-store, ".repeat(20))]),
         modified_unix_millis: number,
+        written_as: (number % 3 == 1).then(|| Version::from_parts(number / 2, number)),
     };
     Entry {
         stat: Stat {

@@ -201,6 +201,8 @@ fn fixed_fields(fields: &mut Fields<'_>) -> Option<Entry> {
 /// | 4 | count of texts |
 /// | each text: 4, its length | length, UTF-8 |
 ///
+/// | nothing, or 8, 8 | under which version it was written, if not under its own: clock, writer |
+///
 /// The texts are the names and values of the headers, in order, and the content
 /// type last, if there is one.
 fn put_metadata(bytes: &mut Vec<u8>, metadata: &Metadata) -> Result<(), IndexError> {
@@ -212,6 +214,9 @@ fn put_metadata(bytes: &mut Vec<u8>, metadata: &Metadata) -> Result<(), IndexErr
     for text in texts {
         put_length(bytes, text.len())?;
         bytes.extend_from_slice(text.as_bytes());
+    }
+    if let Some(version) = metadata.written_as {
+        put(bytes, &[version.clock(), version.writer()]);
     }
     Ok(())
 }
@@ -232,6 +237,9 @@ fn metadata_of(fields: &mut Fields<'_>) -> Option<Metadata> {
     }
     if count % 2 == 1 {
         metadata.content_type = Some(fields.text()?.to_owned());
+    }
+    if !fields.0.is_empty() {
+        metadata.written_as = Some(Version::from_parts(fields.u64()?, fields.u64()?));
     }
     Some(metadata)
 }

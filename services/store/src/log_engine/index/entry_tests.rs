@@ -26,11 +26,13 @@ fn content() -> impl Strategy<Value = Content> {
 
 fn metadata() -> impl Strategy<Value = Metadata> {
     let headers = prop::collection::btree_map("[a-z-]{1,12}", "\\PC{0,20}", 0..4);
-    (prop::option::of("\\PC{0,20}"), headers, any::<u64>()).prop_map(
-        |(content_type, headers, modified_unix_millis)| Metadata {
+    let written_as = prop::option::of(any::<(u64, u64)>());
+    (prop::option::of("\\PC{0,20}"), headers, any::<u64>(), written_as).prop_map(
+        |(content_type, headers, modified_unix_millis, written_as)| Metadata {
             content_type,
             headers,
             modified_unix_millis,
+            written_as: written_as.map(|(clock, writer)| Version::from_parts(clock, writer)),
         },
     )
 }
