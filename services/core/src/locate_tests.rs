@@ -1,7 +1,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::membership::Hearing;
+use crate::electorate::{Electorate, Phase};
+use crate::membership::{Hearing, Member};
 use crate::name::Key;
 use crate::name::ObjectName;
 use crate::node::Generation;
@@ -388,4 +389,50 @@ fn a_round_that_shows_something_above_the_ballot_is_outbid_however_complete() {
     assert!(located.shows_above(Version::from_parts(8, 7)));
     assert!(!located.shows_above(Version::from_parts(9, 0)));
     assert!(!Located::default().shows_above(Version::from_parts(0, 0)));
+}
+
+#[test]
+fn what_is_on_a_quorum_was_seen_by_whoever_was_promised_more_also_if_it_is_not_settled() {
+    let found = |bits, unknown: &[u32]| answer(bits, &[(0, stat(5, Kind::Object))], unknown);
+    let mut view = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let mut round = Round::new(names(1), BTreeSet::new(), &view);
+    round.apply_answer(&found(1, &[]));
+    round.apply_answer(&answer(2, &[], &[]));
+    assert!(!round.outcome(0).is_accepted, "it is on one of those that were heard");
+    // One that drains and one that cannot read its copy have taken it all the same.
+    round.apply_answer(&found(3, &[0]));
+    view.members[0].state = MemberState::Draining;
+    round.apply_view(&view);
+    let located = round.outcome(0);
+    assert_eq!((located.settled, located.is_accepted), (false, true));
+    // One that has retired is not asked for promises.
+    view.members.remove(0);
+    round.apply_view(&view);
+    assert!(!round.outcome(0).is_accepted);
+    assert!(!Round::new(names(1), BTreeSet::new(), &view).outcome(0).is_accepted, "nothing");
+}
+
+#[test]
+fn while_voters_may_be_asked_alone_others_prove_nothing_about_promises() {
+    let mut view = three_copies(&[(1, Heard), (2, Heard), (3, Heard), (4, Heard)]);
+    let candidates: Vec<_> = view.members.iter().map(Member::candidate).collect();
+    let electorate = |phase| Arc::new(Electorate { phase, voters: 3, members: candidates.clone() });
+    let voters = electorate(Phase::Rising).voters(&names(1)[0]);
+    let other = (1..=4).map(id).find(|node| !voters.contains(node)).expect("one of four");
+    for (phase, expected) in [
+        (Phase::Rising, true),
+        (Phase::Settling, true),
+        (Phase::Reading, false),
+        (Phase::Falling, false),
+    ] {
+        view.electorate = Some(electorate(phase));
+        let mut round = Round::new(names(1), BTreeSet::new(), &view);
+        for node in (1..=4).map(id) {
+            let has_it = [voters[0], other].contains(&node);
+            let found = [(0, stat(5, Kind::Object))];
+            let bits = (1..=4).find(|bits| id(*bits) == node).expect("of these");
+            round.apply_answer(&answer(bits, &found[..usize::from(has_it)], &[]));
+        }
+        assert_eq!(round.outcome(0).is_accepted, expected, "{phase:?}");
+    }
 }

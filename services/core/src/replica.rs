@@ -243,9 +243,8 @@ impl Promises {
     /// This version has come: nobody need wait for the write that it was promised
     /// to.
     pub fn came(&mut self, name: &ObjectName, version: Version) {
-        let is_of = |given: &Given| {
-            given.ballot == version || given.ballot.right_above() == version
-        };
+        let is_of =
+            |given: &Given| given.ballot == version || given.ballot.right_above() == version;
         if let Some(given) = self.given.get_mut(name).filter(|given| is_of(given)) {
             given.is_awaited = false;
         }

@@ -47,9 +47,8 @@ fn nothing_below_a_promise_is_taken() {
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), Some(version(3)), seconds(0)).expect("newer");
     for may_be_missed in [false, true] {
-        let check = |key, clock| {
-            promises.check(&name(key), version(clock), may_be_missed, seconds(1))
-        };
+        let check =
+            |key, clock| promises.check(&name(key), version(clock), may_be_missed, seconds(1));
         assert_eq!(check("a", 4), Err(PromisedAbove::Kept { ballot: version(5) }));
         assert_eq!(check("a", 5), Ok(()));
         assert_eq!(check("a", 6), Ok(()));

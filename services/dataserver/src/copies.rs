@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::data_servers::{DataServerError, DataServers, ReadStart};
 use holdfast_coordinator::objects::Objects;
@@ -13,7 +14,6 @@ use holdfast_core::replica::{Offer, compare_offer};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::{Held, Staged, Stamp as Content, Store, StoreError};
-use futures_util::StreamExt;
 use http_body_util::BodyExt;
 use thiserror::Error;
 use tokio::sync::Semaphore;
@@ -153,13 +153,7 @@ impl Copier {
     /// What the commit builds on after a transfer. When the answer that the
     /// request built on is too old by now, the name is looked up again: if this
     /// still is its newest version, the request might as well be made now.
-    async fn renew(
-        &self,
-        name: &ObjectName,
-        stat: &Stat,
-        held_as: Version,
-        basis: Basis,
-    ) -> Basis {
+    async fn renew(&self, name: &ObjectName, stat: &Stat, held_as: Version, basis: Basis) -> Basis {
         let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
         let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
         // Of all: an answer that is complete without this member has no stamp of it.

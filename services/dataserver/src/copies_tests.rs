@@ -325,7 +325,8 @@ async fn a_promise_that_is_given_during_the_transfer_keeps_the_copy_out() {
     let stat = stat_of(&copies.rig, 5, PAYLOAD).await;
     let (name, sources) = (name("a"), copies.copier.sources(&[FIRST]).expect("a member"));
     copies.gives(FIRST, Source::of(&stat, &[PAYLOAD]));
-    let staged = copies.copier.fetch(&name, &stat, stat.version, &sources).await.expect("it is there");
+    let staged =
+        copies.copier.fetch(&name, &stat, stat.version, &sources).await.expect("it is there");
     assert!(copies.rig.gate.promise(&name, version(9)).await.is_given);
     let basis = Basis::default();
     let kept_out = copies.rig.gate.commit(name, basis, content(5), staged).await;

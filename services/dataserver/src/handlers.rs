@@ -17,8 +17,8 @@ use holdfast_coordinator::data_servers::decode_header_json;
 use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_STAMP,
-    HEADER_VERSION, WriteAnswer, WriteOutcome,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_NODE, HEADER_STAMP, HEADER_VERSION,
+    WriteAnswer, WriteOutcome,
 };
 use holdfast_http::body::BodyStream;
 use holdfast_runtime::Runtime;

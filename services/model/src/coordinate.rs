@@ -199,7 +199,9 @@ impl World {
                 Some(held) if located.settled || self.broken(Mutation::NoWriteBack) => {
                     self.finish(state, at, Told::Content(held.content), Some(held.version));
                 }
-                Some(_) if ballot.is_some_and(|ballot| located.shows_above(ballot)) => return false,
+                Some(_) if ballot.is_some_and(|ballot| located.shows_above(ballot)) => {
+                    return false;
+                }
                 Some(held) => self.settle(state, at, held, ballot, &located),
             },
             Ask::Put(_) | Ask::Delete => {

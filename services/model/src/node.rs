@@ -229,10 +229,9 @@ impl Node {
 
     /// It is asked to forget this tombstone together with the others, later.
     pub fn agree_to_collect(&mut self, setup: &Setup, version: Version, now: Moment) -> bool {
-        let nothing_else =
-            self.held.is_none_or(|held| {
-                held.version == version && held.content.is_none() && !self.damaged
-            });
+        let nothing_else = self
+            .held
+            .is_none_or(|held| held.version == version && held.content.is_none() && !self.damaged);
         if !nothing_else && setup.mutation != Some(Mutation::AgreeToAnything) {
             return false;
         }

@@ -62,7 +62,7 @@ impl DataServers {
             .get(HEADER_STAT)
             .and_then(decode_header_json)
             .ok_or(DataServerError::BadAnswer { what: "the stat header" })?;
-        if stat.version != version {
+        if !stat.is_known_as(version) {
             return Err(DataServerError::BadAnswer { what: "the version" });
         }
         Ok(ReadStart { stat, body: response.into_body() })

@@ -10,8 +10,8 @@ use holdfast_core::object::{Digest, Kind, Metadata};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{
-    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_STAMP, HEADER_VERSION,
-    Received, StagingId, WriteAnswer, object_path,
+    HEADER_DIGEST, HEADER_KIND, HEADER_METADATA, HEADER_STAMP, HEADER_VERSION, Received, StagingId,
+    WriteAnswer, object_path,
 };
 use holdfast_http::client::ClientBody;
 use http::{HeaderMap, HeaderValue, Method, Request};

@@ -108,11 +108,7 @@ impl Objects {
     ///
     /// # Errors
     /// [`ObjectError::Unsettled`], or why the name could not be located.
-    pub async fn settle(
-        &self,
-        name: &ObjectName,
-        limit: Duration,
-    ) -> Result<Located, ObjectError> {
+    pub async fn settle(&self, name: &ObjectName, limit: Duration) -> Result<Located, ObjectError> {
         let deadline = self.runtime.now() + SETTLE_PATIENCE;
         let mut ballot = None;
         for attempt in 1_u32.. {

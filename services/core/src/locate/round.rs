@@ -37,6 +37,9 @@ pub struct Round {
     /// was shown to somebody must be on as many, or it is lost to reads that
     /// count on them later.
     settling: usize,
+    /// How many members must have taken a version for everybody who is promised
+    /// something to see it: as many as reads count on, or did in this round.
+    accepting: usize,
     names: Vec<ObjectName>,
     /// Whose copies count, as the roster says now.
     electorate: Option<Arc<Electorate>>,
@@ -68,6 +71,7 @@ impl Round {
         let mut round = Self {
             quorum: ReadQuorum::of(view),
             settling: 1,
+            accepting: 1,
             names,
             electorate: None,
             voters: Vec::new(),
@@ -96,6 +100,7 @@ impl Round {
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
         let ReadQuorum { write_quorum } = ReadQuorum::of(view);
         self.quorum.write_quorum = self.quorum.write_quorum.min(write_quorum);
+        self.accepting = self.accepting.max(write_quorum);
         self.settling = self.settling.max(write_quorum).max(view.policy.write_quorum());
         if self.electorate != view.electorate {
             self.reads_voters = false;
@@ -309,7 +314,7 @@ impl Round {
             self.generations.contains_key(node) && (!self.asks_voters || votes(&node))
         };
         let accepted = located.newest_holders().filter(|holder| is_asked(&holder.node)).count();
-        located.is_accepted = accepted >= self.quorum.write_quorum.max(1);
+        located.is_accepted = accepted >= self.accepting;
         clocks.sort_unstable();
         // The lower of the two in the middle: one fast clock of two decides nothing.
         located.clock_millis = clocks.get(clocks.len().saturating_sub(1) / 2).copied();

@@ -5,12 +5,15 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_bus::{MemoryBroker, MemoryBrokerOptions};
-use holdfast_coordinator::data_servers::DataServers;
+use holdfast_coordinator::data_servers::{DataServers, WriteRequest};
 use holdfast_coordinator::service::{BusConnection, Ports, StartError};
 use holdfast_core::name::{Key, ObjectName};
-use holdfast_core::node::NodeId;
-use holdfast_core::object::Stat;
+use holdfast_core::node::{Generation, NodeId};
+use holdfast_core::object::{Digest, Kind, Metadata, Stat};
+use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchRequest, MAX_BATCH_NAMES};
 use holdfast_dataserver::config::DataServerConfig;
@@ -98,6 +101,28 @@ impl Member {
 
 pub(crate) fn name(key: &str) -> ObjectName {
     ObjectName::seed(Key::new(key).expect("short"))
+}
+
+/// Gives one member alone a version without content, as a coordinator does that
+/// dies then.
+pub(crate) async fn give(member: &Member, key: &str, kind: Kind, version: Version) {
+    let state = client::get(&member.ports.address, "/internal/v1/state").await.expect("an answer");
+    let state = state.json();
+    let number = |field: &str| state[field].as_u64().expect("a number");
+    let generation = Generation(number("generation"));
+    let write = WriteRequest {
+        name: name(key),
+        version,
+        kind,
+        metadata: Metadata::default(),
+        // That of nothing.
+        digest: Digest(0),
+        stamp: Some(Stamp { generation, mono_millis: number("mono_millis") }),
+    };
+    let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
+    let address = member.ports.address.parse().expect("an address");
+    let written = servers.write(&address, member.node, &write, Bytes::new(), LIMIT).await;
+    written.expect("it is taken");
 }
 
 /// Data servers that know each other.

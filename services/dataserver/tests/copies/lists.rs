@@ -2,20 +2,15 @@
 //! told.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
-use bytes::Bytes;
-use holdfast_coordinator::data_servers::{DataServers, WriteRequest};
-use holdfast_core::object::{Digest, Kind, Metadata, Stat};
-use holdfast_core::stamp::Stamp;
+use holdfast_core::object::{Kind, Stat};
 use holdfast_core::version::Version;
-use holdfast_http::client::{ClientLimits, HttpClient};
 use holdfast_runtime::Runtime;
 use holdfast_testkit::client::{self, Response};
 use holdfast_testkit::wait;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Member, PATIENCE, known, name};
+use crate::cluster::{Cluster, Member, PATIENCE, give, known, name};
 
 const OBJECTS: usize = 60;
 
@@ -164,30 +159,13 @@ async fn with_one_copy_everybody_must_tell() {
     assert_eq!(all(&cluster.members[0], "", 9).await.0, sorted(&keys));
 }
 
-/// Gives one member alone a version, as a coordinator does that dies then.
+/// Gives one member alone a version above what it has.
 async fn give_to_one(member: &Member, key: &str, kind: Kind) -> Version {
-    let state = client::get(&member.ports.address, "/internal/v1/state").await.expect("an answer");
-    let state = state.json();
-    let number = |field: &str| state[field].as_u64().expect("a number");
-    let generation = holdfast_core::node::Generation(number("generation"));
     let held = member.holds(&[key.to_owned()]).await;
     let above = held.get(key).map_or(0, |stat| stat.version.clock());
     let clock = (Runtime::real().unix_millis() << 16).max(above + 1);
     let version = Version::from_parts(clock, 7);
-    let write = WriteRequest {
-        name: name(key),
-        version,
-        kind,
-        metadata: Metadata::default(),
-        // That of nothing.
-        digest: Digest(0),
-        stamp: Some(Stamp { generation, mono_millis: number("mono_millis") }),
-    };
-    let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
-    let address = member.ports.address.parse().expect("an address");
-    let limit = Duration::from_secs(5);
-    let written = servers.write(&address, member.node, &write, Bytes::new(), limit).await;
-    written.expect("it is taken");
+    give(member, key, kind, version).await;
     version
 }
 

@@ -12,6 +12,7 @@ mod cluster;
 mod large;
 mod lists;
 mod quorum;
+mod unanswered;
 mod voters;
 
 use std::fs;

@@ -12,6 +12,7 @@ mod lonely;
 mod lost;
 mod moves;
 mod stage;
+mod unanswered;
 mod voters;
 mod writers;
 
@@ -48,11 +49,13 @@ pub enum Aim {
     FallingVoters,
     /// Members that run do not hear each other.
     DeafMembers,
+    /// Writes that nobody answered, judged without each other.
+    UnansweredWrites,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -64,6 +67,7 @@ impl Aim {
         Self::DeletesBetween,
         Self::FallingVoters,
         Self::DeafMembers,
+        Self::UnansweredWrites,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -90,6 +94,7 @@ impl Aim {
             Self::DeletesBetween => "deletes-between",
             Self::FallingVoters => "falling-voters",
             Self::DeafMembers => "deaf-members",
+            Self::UnansweredWrites => "unanswered-writes",
         }
     }
 
@@ -115,6 +120,7 @@ impl Aim {
             Self::DeletesBetween => between::play(&mut stage).await,
             Self::FallingVoters => voters::play(&mut stage).await,
             Self::DeafMembers => deaf::play(&mut stage).await,
+            Self::UnansweredWrites => unanswered::play(&mut stage).await,
         }
     }
 }
@@ -125,8 +131,8 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..22).map(Aim::of).collect();
+        let aims: Vec<Option<Aim>> = (0..24).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 11);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 12);
     }
 }
