@@ -90,7 +90,9 @@ impl Index {
             if is_damaged(name) {
                 page.damaged.push(name.key.clone());
             }
-            page.entries.push((name.key.clone(), stat.clone()));
+            let mut stat = stat.clone();
+            stat.metadata.headers.clear();
+            page.entries.push((name.key.clone(), stat));
         }
         // `take` stops without looking at the next one.
         page.more = matching.next().is_some();

@@ -130,7 +130,7 @@ pub struct ListRequest {
 /// pages of several members needs them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListPage {
-    /// The entries.
+    /// The entries, each without the headers of its metadata.
     pub entries: Vec<(Key, Stat)>,
     /// Those of them whose payload is known to be damaged, in order, as in
     /// [`Held::is_damaged`].

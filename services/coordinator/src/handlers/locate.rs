@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 use warp::reply::{Reply, Response};
 
-use super::Asked;
+use super::{Asked, headers};
 use crate::error::ObjectError;
 use crate::objects::Objects;
 
@@ -54,6 +54,7 @@ fn describe(replica: &Replica) -> Value {
         "address": replica.address,
         "node": replica.node,
         "version": replica.stat.version,
+        "etag": headers::etag(replica.stat.written_as()).to_str().unwrap_or_default(),
         "size": replica.stat.size_bytes,
         "checksum": format!("crc64nvme:{}", replica.stat.digest),
     })

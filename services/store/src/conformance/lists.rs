@@ -1,11 +1,13 @@
 //! Lists in the order of the keys.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use holdfast_core::name::{Bucket, Key, ObjectName};
-use holdfast_core::object::Kind;
+use holdfast_core::object::{Kind, Metadata, Stat};
 
-use super::fixture::{delete, payload, put, stamp, version};
-use crate::{ListPage, ListRequest, MAX_PAGE_ENTRIES, Store};
+use super::fixture::{delete, name, payload, put, stamp, stat, version};
+use crate::{ListPage, ListRequest, MAX_PAGE_ENTRIES, Stamp, Store};
 
 /// In byte order.
 const KEYS: [&str; 13] =
@@ -51,6 +53,23 @@ pub(super) async fn check_order_and_prefixes(store: &dyn Store) {
             assert!(!page.more, "{prefix:?} after {start_after:?}");
         }
     }
+}
+
+/// A page says of an entry what a stat says, but for the headers.
+pub(super) async fn check_entries(store: &dyn Store) {
+    let metadata = Metadata {
+        content_type: Some("text/plain".to_owned()),
+        headers: BTreeMap::from([("cache-control".to_owned(), "no-store".to_owned())]),
+        modified_unix_millis: 7,
+        written_as: Some(version(1)),
+    };
+    let stamp = Stamp { version: version(2), metadata };
+    store.put(name("a"), stamp.clone(), payload(9, 1)).await.expect("there is room");
+    let expected = stat(store, "a").await.expect("it was put");
+    assert_eq!(expected.metadata, stamp.metadata);
+    let without = Metadata { headers: BTreeMap::new(), ..stamp.metadata };
+    let expected = (name("a").key, Stat { metadata: without, ..expected });
+    assert_eq!(list(store, request("", None, 100)).await.entries, [expected]);
 }
 
 pub(super) async fn check_pages(store: &dyn Store) {

@@ -41,11 +41,13 @@ where
     versions::check_concurrent_writers_of_one_version(&make().await).await;
     reads::check_ranges(&make().await).await;
     reads::check_exact_versions(&make().await).await;
+    reads::check_what_was_settled_under_another_version(&make().await).await;
     reads::check_a_reader_keeps_what_it_opened(&make().await).await;
     reads::check_reads_during_overwrites(&make().await).await;
     reads::check_stat_of_many(&make().await).await;
     mending::check_that_nothing_is_damaged(&make().await).await;
     lists::check_order_and_prefixes(&make().await).await;
+    lists::check_entries(&make().await).await;
     lists::check_pages(&make().await).await;
     lists::check_buckets_are_apart(&make().await).await;
     lists::check_tombstones_are_listed(&make().await).await;

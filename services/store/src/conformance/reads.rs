@@ -6,7 +6,7 @@ use futures_util::future::{join, join_all};
 use super::fixture::{
     assert_same, collect, delete, name, payload, put, read, read_all, stat, version,
 };
-use crate::{Store, StoreError};
+use crate::{PutOutcome, Stamp, Store, StoreError};
 
 /// What a chunk may have at most: who holds many of them counts on it.
 const MAX_CHUNK_BYTES: usize = 1024 * 1024;
@@ -77,6 +77,28 @@ pub(super) async fn check_exact_versions(store: &dyn Store) {
     not_found("a", Some(version(2))).await;
     let exact = read(store, "a", Some(version(3)), Some(5..9)).await.expect("it is there");
     assert_same(&exact, &payload(100, 3).slice(5..9), "a range of the version asked for");
+}
+
+/// What was written as one version and settled as a later one is read as either.
+pub(super) async fn check_what_was_settled_under_another_version(store: &dyn Store) {
+    let (written, settled) = (version(2), version(5));
+    put(store, "a", 2, &payload(100, 2)).await;
+    let before = stat(store, "a").await.expect("it is there");
+    let metadata = before.settled_as(settled).metadata;
+    let stamp = Stamp { version: settled, metadata };
+    let outcome = store.put(name("a"), stamp, payload(100, 2)).await.expect("there is room");
+    assert_eq!(outcome, PutOutcome::Stored);
+    assert_eq!(stat(store, "a").await, Some(before.settled_as(settled)));
+    for known_as in [written, settled] {
+        let read = read(store, "a", Some(known_as), None).await.expect("it is known as both");
+        assert_same(&read, &payload(100, 2), "the content of either");
+    }
+    let between = read(store, "a", Some(version(3)), None).await;
+    assert!(matches!(between, Err(StoreError::NotFound { .. })), "{between:?}");
+    // It outranks what came between.
+    let outcome = put(store, "a", 3, &payload(100, 3)).await;
+    assert!(matches!(outcome, PutOutcome::Superseded { .. }), "{outcome:?}");
+    assert!(!store.forget(&name("a"), written).await.expect("no fault"), "another version");
 }
 
 pub(super) async fn check_a_reader_keeps_what_it_opened(store: &dyn Store) {

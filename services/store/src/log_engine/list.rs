@@ -4,7 +4,7 @@ use std::ops::{Bound, ControlFlow};
 
 use holdfast_core::name::Key;
 
-use super::index::{Entry, IndexError};
+use super::index::{Detail, Entry, IndexError};
 use super::shared::Shared;
 use crate::index::{MAX_PAGE_ENTRIES, first_after};
 use crate::{ListPage, ListRequest, StoreError};
@@ -39,7 +39,8 @@ pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, S
         Bound::Excluded(name) => Bound::Excluded(name),
         Bound::Unbounded => Bound::Unbounded,
     };
-    let walked = shared.with_index((), |index, ()| index.walk(from, &mut visit));
+    let walked =
+        shared.with_index((), |index, ()| index.walk(from, Detail::WithoutHeaders, &mut visit));
     let walked = walked.map_err(|(error, ())| error)?;
     shared.checked(if malformed { Err(IndexError::not_a_name()) } else { walked })?;
     Ok(page)

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use holdfast_core::name::ObjectName;
 use holdfast_store::log_engine::index::{
-    Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
     MemoryIndexEngine, SegmentUsage,
 };
 
@@ -192,9 +192,10 @@ impl Index for RecordingIndex {
     fn walk(
         &self,
         from: Bound<&ObjectName>,
+        detail: Detail,
         visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
-        self.inner.walk(from, visit)
+        self.inner.walk(from, detail, visit)
     }
 
     fn file(&self, file: FileId) -> Result<Option<FileState>, IndexError> {

@@ -21,7 +21,7 @@ use holdfast_core::version::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Checkpoint, Content, Entry, FileId, IndexError, Place, SegmentUsage};
+use super::{Checkpoint, Content, Detail, Entry, FileId, IndexError, Place, SegmentUsage};
 
 /// Where the checkpoint is.
 pub(super) const CHECKPOINT_KEY: &[u8] = b"c";
@@ -163,12 +163,12 @@ fn flags(entry: &Entry) -> u8 {
     tombstone | damaged | content << CONTENT_SHIFT
 }
 
-/// The entry that [`encode_entry`] was given.
-pub(super) fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry, IndexError> {
+/// The entry that [`encode_entry`] was given, or as much of it as is needed.
+pub(super) fn decode_entry(key: &[u8], value: &[u8], detail: Detail) -> Result<Entry, IndexError> {
     let mut fields = Fields(opened(key, value)?);
     let fixed = fixed_fields(&mut fields);
     let mut entry = fixed.ok_or_else(|| damaged("an entry is cut short or has unknown flags"))?;
-    let metadata = metadata_of(&mut fields).filter(|_| fields.0.is_empty());
+    let metadata = metadata_of(&mut fields, detail).filter(|_| fields.0.is_empty());
     entry.stat.metadata =
         metadata.ok_or_else(|| damaged("the metadata of an entry is malformed"))?;
     Ok(entry)
@@ -228,10 +228,14 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) -> Result<(), IndexError> {
     Ok(())
 }
 
-fn metadata_of(fields: &mut Fields<'_>) -> Option<Metadata> {
+fn metadata_of(fields: &mut Fields<'_>, detail: Detail) -> Option<Metadata> {
     let mut metadata = Metadata { modified_unix_millis: fields.u64()?, ..Metadata::default() };
     let count = fields.u32()?;
     for _ in 0..count / 2 {
+        if detail == Detail::WithoutHeaders {
+            fields.skip_text().and_then(|()| fields.skip_text())?;
+            continue;
+        }
         let (name, value) = (fields.text()?, fields.text()?);
         metadata.headers.insert(name.to_owned(), value.to_owned());
     }
@@ -362,10 +366,18 @@ impl<'a> Fields<'a> {
     }
 
     fn text(&mut self) -> Option<&'a str> {
+        self.bytes().and_then(|text| str::from_utf8(text).ok())
+    }
+
+    fn skip_text(&mut self) -> Option<()> {
+        self.bytes().map(|_| ())
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
         let length = usize::try_from(self.u32()?).ok()?;
-        let (text, rest) = self.0.split_at_checked(length)?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        str::from_utf8(text).ok()
+        Some(bytes)
     }
 
     fn u64_of_key(&mut self) -> Option<u64> {

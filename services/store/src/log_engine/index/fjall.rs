@@ -33,7 +33,8 @@ use self::check::Found;
 use self::failure::{damaged, guarded, io_error};
 use super::entry::{self, BatchStamp};
 use super::{
-    Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError, SegmentUsage,
+    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    SegmentUsage,
 };
 
 const KEYSPACE: &str = "index";
@@ -280,12 +281,13 @@ impl Index for FjallIndex {
     fn get(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError> {
         let key = entry::entry_key(name);
         let value = self.value(&key)?;
-        value.map(|value| entry::decode_entry(&key, &value)).transpose()
+        value.map(|value| entry::decode_entry(&key, &value, Detail::Whole)).transpose()
     }
 
     fn walk(
         &self,
         from: Bound<&ObjectName>,
+        detail: Detail,
         visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         let from = from.map(entry::entry_key);
@@ -296,7 +298,7 @@ impl Index for FjallIndex {
         };
         self.visit(from, Bound::Excluded(entry::ENTRIES_END_KEY), &mut |key, value| {
             let (bucket, name) = entry::decode_entry_key(key)?;
-            Ok(visit(bucket, name, entry::decode_entry(key, value)?))
+            Ok(visit(bucket, name, entry::decode_entry(key, value, detail)?))
         })
     }
 

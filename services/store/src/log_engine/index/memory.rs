@@ -9,7 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use holdfast_core::name::ObjectName;
 
 use super::{
-    Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError, SegmentUsage,
+    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    SegmentUsage,
 };
 
 /// Opens one index, whatever the directory; each open sees what the ones before
@@ -128,6 +129,7 @@ impl Index for MemoryIndex {
     fn walk(
         &self,
         from: Bound<&ObjectName>,
+        detail: Detail,
         visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         // A copy, so that `visit` may use the index.
@@ -137,9 +139,12 @@ impl Index for MemoryIndex {
             .range((from, Bound::Unbounded))
             .map(|(name, entry)| (name.clone(), entry.clone()))
             .collect();
-        let _ = entries
-            .into_iter()
-            .try_for_each(|(name, entry)| visit(name.bucket.as_str(), name.key.as_str(), entry));
+        let _ = entries.into_iter().try_for_each(|(name, mut entry)| {
+            if detail == Detail::WithoutHeaders {
+                entry.stat.metadata.headers.clear();
+            }
+            visit(name.bucket.as_str(), name.key.as_str(), entry)
+        });
         Ok(())
     }
 

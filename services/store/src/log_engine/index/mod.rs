@@ -216,6 +216,16 @@ impl IndexError {
     }
 }
 
+/// How much of each entry who walks over many of them needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detail {
+    /// All of it.
+    Whole,
+    /// All but the headers of its metadata, which take longer to make than
+    /// everything else.
+    WithoutHeaders,
+}
+
 /// An ordered map from names to entries, with a checkpoint. All methods block.
 pub trait Index: Send + Sync + fmt::Debug {
     /// The entry of a name.
@@ -233,10 +243,11 @@ pub trait Index: Send + Sync + fmt::Debug {
     fn walk(
         &self,
         from: Bound<&ObjectName>,
+        detail: Detail,
         visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError>;
 
-    /// As [`Self::walk`], with names.
+    /// As [`Self::walk`], with names and whole entries.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -246,7 +257,10 @@ pub trait Index: Send + Sync + fmt::Debug {
         visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         let mut malformed = None;
-        self.walk(from, &mut |bucket, key, entry| match (Bucket::new(bucket), Key::new(key)) {
+        self.walk(from, Detail::Whole, &mut |bucket, key, entry| match (
+            Bucket::new(bucket),
+            Key::new(key),
+        ) {
             (Ok(bucket), Ok(key)) => visit(ObjectName::new(bucket, key), entry),
             _ => {
                 malformed = Some(IndexError::not_a_name());

@@ -6,7 +6,9 @@ use std::ops::{Bound, ControlFlow};
 
 use holdfast_core::name::ObjectName;
 
-use super::{Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexError, SegmentUsage};
+use super::{
+    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexError, SegmentUsage,
+};
 
 /// No index: every call is [`IndexError::NoSpace`].
 #[derive(Debug)]
@@ -20,6 +22,7 @@ impl Index for Unopened {
     fn walk(
         &self,
         _from: Bound<&ObjectName>,
+        _detail: Detail,
         _visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         Err(IndexError::NoSpace)
