@@ -115,6 +115,10 @@ struct Given {
     /// Whether what was promised may still come: nothing else hangs on it but
     /// whether others are kept waiting a little.
     is_awaited: bool,
+    /// Whether it was promised to somebody. What bars older versions because a
+    /// tombstone is to be forgotten need not outlast its time: there is nothing
+    /// older anywhere.
+    is_promise: bool,
 }
 
 impl Promises {
@@ -154,7 +158,7 @@ impl Promises {
                 return Err(NoPromise::Full);
             }
         }
-        self.insert(name, Given { ballot, since: now, is_awaited: true });
+        self.insert(name, Given { ballot, since: now, is_awaited: true, is_promise: true });
         Ok(())
     }
 
@@ -178,8 +182,9 @@ impl Promises {
             }
         }
         // A promise of something newer bars this too, and lasts longer for it.
+        let is_promise = given.is_some_and(|given| given > version);
         let ballot = given.map_or(version, |given| given.max(version));
-        self.insert(name, Given { ballot, since: now, is_awaited: false });
+        self.insert(name, Given { ballot, since: now, is_awaited: false, is_promise });
         Ok(())
     }
 
@@ -208,7 +213,8 @@ impl Promises {
             return Err(PromisedAbove::Kept { ballot });
         }
         // One that has ended, and was not swept yet, is forgotten, too.
-        let ended = self.given.get(name).map(|given| given.ballot);
+        let promised = self.given.get(name).filter(|given| given.is_promise);
+        let ended = promised.map(|given| given.ballot);
         match self.forgotten.max(ended).filter(|ballot| may_be_missed && *ballot > version) {
             Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),
             None => Ok(()),
@@ -261,7 +267,7 @@ impl Promises {
         let (lifetime, forgotten) = (self.lifetime, &mut self.forgotten);
         self.given.retain(|_, given| {
             let lasts = now.saturating_sub(given.since) < lifetime;
-            if !lasts {
+            if !lasts && given.is_promise {
                 *forgotten = (*forgotten).max(Some(given.ballot));
             }
             lasts
@@ -269,10 +275,11 @@ impl Promises {
     }
 
     fn insert(&mut self, name: &ObjectName, given: Given) {
-        let before = self.given.insert(name.clone(), given);
-        // One that had ended may have been above.
-        let ended = before.map(|before| before.ballot).filter(|ballot| *ballot > given.ballot);
-        self.forgotten = self.forgotten.max(ended);
+        let before = self.given.insert(name.clone(), given).filter(|before| before.is_promise);
+        // One that had ended may have been above, and what bars does not promise.
+        let is_kept = |ballot: &Version| given.is_promise && *ballot <= given.ballot;
+        let replaced = before.map(|before| before.ballot).filter(|ballot| !is_kept(ballot));
+        self.forgotten = self.forgotten.max(replaced);
     }
 
     fn get(&self, name: &ObjectName, now: Moment) -> Option<Version> {

@@ -82,6 +82,26 @@ fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
 }
 
 #[test]
+fn what_barred_for_a_tombstone_leaves_nothing_behind_but_promises() {
+    let check =
+        |promises: &Promises, clock| promises.check(&name("a"), version(clock), true, seconds(200));
+    let mut promises = Promises::new(WINDOW, None);
+    promises.bar(&name("a"), version(5), seconds(0)).expect("room");
+    assert_eq!(check(&promises, 4), Ok(()), "it was not swept yet");
+    promises.expire(seconds(200));
+    assert_eq!(check(&promises, 4), Ok(()));
+    for (promised, kept) in [(3, 3), (5, 5), (7, 7)] {
+        let mut promises = Promises::new(WINDOW, None);
+        promises.promise(&name("a"), version(promised), None, seconds(0)).expect("the first");
+        promises.bar(&name("a"), version(5), seconds(1)).expect("room");
+        promises.expire(seconds(200));
+        let refused = Err(PromisedAbove::Forgotten { ballot: version(kept) });
+        assert_eq!(check(&promises, 2), refused, "{promised}");
+        assert_eq!(check(&promises, kept), Ok(()), "{promised}");
+    }
+}
+
+#[test]
 fn a_young_promise_of_another_writer_is_awaited_until_its_write_has_come() {
     let (a, patience) = (name("a"), Duration::from_millis(50));
     let other = |clock| Version::from_parts(clock, 2);

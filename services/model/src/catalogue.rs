@@ -29,7 +29,6 @@ pub fn models() -> Vec<Setup> {
         create_twice(),
         create_and_put(),
         replace_twice(),
-        find_out(),
         create_and_find_out(),
         create_and_delete(),
         forgetful(),
@@ -62,6 +61,7 @@ pub fn models() -> Vec<Setup> {
 pub fn deep() -> Vec<Setup> {
     vec![
         clocks(),
+        find_out(),
         create_put_read(),
         forgotten_promise_read_twice(),
         late(),

@@ -291,7 +291,10 @@ impl World {
         let under = ballot.filter(|_| !below);
         let held = under.map_or(held, |ballot| Held::of(&held.stat().settled_as(ballot)));
         let offered = Offered {
-            settled: if ballot.is_some() { below } else { located.is_accepted },
+            settled: match ballot {
+                Some(_) => below,
+                None => located.is_accepted || !self.setup.promises(),
+            },
             promised: ballot.is_some(),
             ..Offered::new(held, Purpose::WriteBack)
         };

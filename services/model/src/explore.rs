@@ -7,7 +7,7 @@ use crate::world::{Action, REACHED, World};
 
 /// Where exploring ends: nothing is proven then. It keeps a model that is too
 /// large from taking all memory.
-const MOST_STATES: usize = 5_000_000;
+const MOST_STATES: usize = 10_000_000;
 
 /// What came of exploring a model.
 #[derive(Debug)]

@@ -148,6 +148,14 @@ impl Setup {
         self.members + usize::from(self.joins)
     }
 
+    /// Whether anything is ever promised: if not, it means nothing to a member
+    /// whether what it is offered may have been missed.
+    #[must_use]
+    pub fn promises(&self) -> bool {
+        let conditional = |ask: &Ask| matches!(ask, Ask::Create(_) | Ask::Replace(..));
+        self.outbids || self.clients.iter().flatten().any(conditional)
+    }
+
     /// Whether copies are ever dropped.
     #[must_use]
     pub fn drops(&self) -> bool {

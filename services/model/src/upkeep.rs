@@ -179,7 +179,7 @@ impl World {
                         stamp: stamps[&receiver],
                         held: Held::of(&stat),
                         write_back: true,
-                        settled: located.is_accepted,
+                        settled: located.is_accepted || !self.setup.promises(),
                         from: None,
                     }));
                 }

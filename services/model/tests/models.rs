@@ -32,7 +32,6 @@ fn conditional_writes() {
     holds(catalogue::create_twice());
     holds(catalogue::create_and_put());
     holds(catalogue::replace_twice());
-    holds(catalogue::find_out());
     holds(catalogue::create_and_find_out());
     holds(catalogue::create_and_delete());
     holds(catalogue::forgetful());
