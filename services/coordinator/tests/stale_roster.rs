@@ -99,6 +99,8 @@ fn answer(id: NodeId, address: &Address, request: &BatchRequest, roster: &Roster
         unknown: Vec::new(),
         floor: None,
         promised: Vec::new(),
+        may_have_promised: Vec::new(),
+        promised_before: None,
         late: false,
     }
 }

@@ -57,6 +57,8 @@ fn answer(node: NodeId, holds: bool) -> BatchAnswer {
         unknown: Vec::new(),
         floor: None,
         promised: Vec::new(),
+        may_have_promised: Vec::new(),
+        promised_before: None,
         late: false,
     }
 }

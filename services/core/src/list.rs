@@ -248,6 +248,8 @@ fn heard(answer: &ListAnswer) -> BatchAnswer {
         unknown: Vec::new(),
         floor: None,
         promised: Vec::new(),
+        may_have_promised: Vec::new(),
+        promised_before: None,
         late: false,
     }
 }

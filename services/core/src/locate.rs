@@ -56,6 +56,9 @@ pub struct Located {
     /// to rise. What is not may have been left out by a conditional write that is
     /// above it, and must not be settled below that.
     pub is_accepted: bool,
+    /// The highest version that any of those that answered may have promised for
+    /// this name and does not have.
+    pub promised: Option<Version>,
     /// Median of the wall clocks of those that answered, Unix milliseconds.
     pub clock_millis: Option<u64>,
     /// The highest floor that a member told: new versions lie above it.
@@ -112,6 +115,15 @@ impl Located {
     #[must_use]
     pub fn is_certain(&self) -> bool {
         self.settled || self.settling <= 1
+    }
+
+    /// Whether somebody who was promised something above the newest version may not
+    /// have seen it. Then it must be settled above that, under a promise. Also a
+    /// member that joined since, and knows nothing of it, must not take it.
+    #[must_use]
+    pub fn may_be_missed(&self) -> bool {
+        let newest = self.newest().map(|newest| newest.stat.version);
+        !self.is_accepted && newest.is_some_and(|newest| self.promised > Some(newest))
     }
 
     /// When this member answered, if it did.

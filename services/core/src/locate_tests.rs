@@ -55,6 +55,8 @@ fn answer(bits: u128, found: &[(u32, Stat)], unknown: &[u32]) -> BatchAnswer {
         unknown: unknown.to_vec(),
         floor: None,
         promised: Vec::new(),
+        may_have_promised: Vec::new(),
+        promised_before: None,
         late: false,
     }
 }

@@ -20,6 +20,7 @@ use crate::membership::Moment;
 use crate::name::ObjectName;
 use crate::node::{Generation, NodeId};
 use crate::object::Stat;
+use crate::placement::name_hash;
 use crate::version::Version;
 
 /// How a version that is offered compares with what is there.
@@ -64,8 +65,7 @@ pub enum PromisedAbove {
          not known to be settled"
     )]
     Forgotten {
-        /// The highest version that was promised, for whichever name, and is
-        /// remembered no more.
+        /// The highest version that may have been promised.
         ballot: Version,
     },
 }
@@ -100,13 +100,19 @@ pub(crate) const LIFETIME_WINDOWS: u32 = 4;
 ///
 /// What was promised and is remembered no more goes on to bar what is not known
 /// to be settled: a conditional write may have been judged without it, and be on
-/// a member that nobody has heard since.
+/// a member that nobody has heard since. That is kept for names together, in
+/// [`GROUPS`] groups, and for all of them of what earlier runs have promised. What
+/// was written here under a promise bars by itself, and is not kept.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Promises {
     lifetime: Duration,
     given: BTreeMap<ObjectName, Given>,
-    forgotten: Option<Version>,
+    forgotten: BTreeMap<u64, Version>,
+    by_earlier_runs: Option<Version>,
 }
+
+/// Groups of names for which promises are kept together once they are forgotten.
+pub const GROUPS: u64 = 4_096;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 struct Given {
@@ -122,11 +128,16 @@ struct Given {
 }
 
 impl Promises {
-    /// No promises yet, in a run before which nothing above `forgotten` was
+    /// No promises yet, in a run before which nothing above `by_earlier_runs` was
     /// promised, for whichever name.
     #[must_use]
-    pub fn new(window: Duration, forgotten: Option<Version>) -> Self {
-        Self { lifetime: window * LIFETIME_WINDOWS, given: BTreeMap::new(), forgotten }
+    pub fn new(window: Duration, by_earlier_runs: Option<Version>) -> Self {
+        Self {
+            lifetime: window * LIFETIME_WINDOWS,
+            given: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
+            by_earlier_runs,
+        }
     }
 
     /// Promises to take nothing below `ballot` for `name`, where `held` is what
@@ -212,13 +223,27 @@ impl Promises {
         if let Some(ballot) = self.get(name, now).filter(|given| *given > version) {
             return Err(PromisedAbove::Kept { ballot });
         }
-        // One that has ended, and was not swept yet, is forgotten, too.
-        let promised = self.given.get(name).filter(|given| given.is_promise);
-        let ended = promised.map(|given| given.ballot);
-        match self.forgotten.max(ended).filter(|ballot| may_be_missed && *ballot > version) {
+        // What is settled under a promise of this very name goes on when others end.
+        let is_promised = self.given.get(name).is_some_and(|given| given.ballot == version);
+        let promised = self.may_have_promised(name).max(self.by_earlier_runs);
+        match promised.filter(|ballot| may_be_missed && !is_promised && *ballot > version) {
             Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),
             None => Ok(()),
         }
+    }
+
+    /// The highest version that this run has promised, or may have promised, for
+    /// `name`, if that was not written here.
+    #[must_use]
+    pub fn may_have_promised(&self, name: &ObjectName) -> Option<Version> {
+        let given = self.given.get(name).filter(|given| given.is_promise);
+        given.map(|given| given.ballot).max(self.forgotten.get(&group(name)).copied())
+    }
+
+    /// The highest version that earlier runs may have promised, for whichever name.
+    #[must_use]
+    pub fn by_earlier_runs(&self) -> Option<Version> {
+        self.by_earlier_runs
     }
 
     /// Whether something above `version` was promised for `name`: then
@@ -247,12 +272,12 @@ impl Promises {
     }
 
     /// This version has come: nobody need wait for the write that it was promised
-    /// to.
+    /// to, and what is below it is barred by what is here.
     pub fn came(&mut self, name: &ObjectName, version: Version) {
         let is_of =
             |given: &Given| given.ballot == version || given.ballot.right_above() == version;
         if let Some(given) = self.given.get_mut(name).filter(|given| is_of(given)) {
-            given.is_awaited = false;
+            (given.is_awaited, given.is_promise) = (false, false);
         }
     }
 
@@ -265,10 +290,11 @@ impl Promises {
     /// Forgets promises that nobody can need any more. Looks at all of them.
     pub fn expire(&mut self, now: Moment) {
         let (lifetime, forgotten) = (self.lifetime, &mut self.forgotten);
-        self.given.retain(|_, given| {
+        self.given.retain(|name, given| {
             let lasts = now.saturating_sub(given.since) < lifetime;
             if !lasts && given.is_promise {
-                *forgotten = (*forgotten).max(Some(given.ballot));
+                let kept = forgotten.entry(group(name)).or_insert(given.ballot);
+                *kept = (*kept).max(given.ballot);
             }
             lasts
         });
@@ -279,13 +305,20 @@ impl Promises {
         // One that had ended may have been above, and what bars does not promise.
         let is_kept = |ballot: &Version| given.is_promise && *ballot <= given.ballot;
         let replaced = before.map(|before| before.ballot).filter(|ballot| !is_kept(ballot));
-        self.forgotten = self.forgotten.max(replaced);
+        if let Some(ballot) = replaced {
+            let kept = self.forgotten.entry(group(name)).or_insert(ballot);
+            *kept = (*kept).max(ballot);
+        }
     }
 
     fn get(&self, name: &ObjectName, now: Moment) -> Option<Version> {
         let Given { ballot, since, .. } = self.given.get(name)?;
         (now.saturating_sub(*since) < self.lifetime).then_some(*ballot)
     }
+}
+
+fn group(name: &ObjectName) -> u64 {
+    name_hash(name) % GROUPS
 }
 
 /// Why a copy was not pinned.

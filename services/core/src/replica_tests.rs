@@ -76,9 +76,33 @@ fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
     let mut lower = promises.clone();
     lower.promise(&name("a"), version(3), None, seconds(120)).expect("the other one has ended");
     assert_eq!(check(&lower, 4, true, 300), refused, "a lower one came in its place");
+    assert_eq!(check(&lower, 3, true, 300), Ok(()), "it is settled under that promise");
+    assert_eq!(lower.may_have_promised(&name("a")), Some(version(5)));
+    assert_eq!(lower.may_have_promised(&name("b")), None);
     promises.expire(seconds(120));
     assert_eq!(promises.count(), 0);
-    assert_eq!(check(&promises, 4, true, 300), refused, "whatever the name was");
+    assert_eq!(check(&promises, 4, true, 300), refused, "it was swept");
+    assert_eq!(promises.check(&name("b"), version(4), true, seconds(300)), Ok(()), "another");
+    assert_eq!(
+        (run_before.by_earlier_runs(), promises.by_earlier_runs()),
+        (Some(version(5)), None)
+    );
+}
+
+#[test]
+fn a_promise_that_was_kept_to_bars_nothing_more() {
+    let ballot = Version::from_parts(5, 2);
+    for came in [ballot, ballot.right_above()] {
+        let mut promises = Promises::new(WINDOW, None);
+        promises.promise(&name("a"), ballot, None, seconds(0)).expect("the first");
+        assert_eq!(promises.may_have_promised(&name("a")), Some(ballot));
+        promises.came(&name("a"), came);
+        assert_eq!(promises.may_have_promised(&name("a")), None, "what is here bars by itself");
+        let older = promises.check(&name("a"), version(4), false, seconds(1));
+        assert!(older.is_err(), "for its time it is kept");
+        promises.expire(seconds(200));
+        assert_eq!(promises.check(&name("a"), version(4), true, seconds(200)), Ok(()));
+    }
 }
 
 #[test]

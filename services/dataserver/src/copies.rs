@@ -146,25 +146,26 @@ impl Copier {
         };
         // It may have taken hours.
         self.check_takes_data()?;
-        let basis = self.renew(&name, &stat, held_as, basis).await;
+        let basis = self.renew(&name, held_as, basis).await;
         Ok(parts.gate.commit(name, basis, content, staged).await?)
     }
 
     /// What the commit builds on after a transfer. When the answer that the
     /// request built on is too old by now, the name is looked up again: if this
     /// still is its newest version, the request might as well be made now.
-    async fn renew(&self, name: &ObjectName, stat: &Stat, held_as: Version, basis: Basis) -> Basis {
+    async fn renew(&self, name: &ObjectName, held_as: Version, basis: Basis) -> Basis {
         let is_stale = basis.stamp.is_some_and(|stamp| self.parts.gate.check_stamp(stamp).is_err());
         let Some(objects) = self.parts.objects.as_ref().filter(|_| is_stale) else { return basis };
         // Of all: an answer that is complete without this member has no stamp of it.
         let Ok(located) = objects.locate_all(name).await else { return basis };
-        let is_newest = located.newest().is_some_and(|replica| {
-            // Others may have taken it under the later version already.
-            [held_as, stat.version].contains(&replica.stat.version)
-        });
+        // Others may have it under a later version already.
+        let is_newest = located.newest().is_some_and(|newest| newest.stat.is_known_as(held_as));
         let stamp = located.stamp(self.parts.reporter.own().node);
         match stamp.filter(|_| located.complete && is_newest) {
-            Some(stamp) => Basis { stamp: Some(stamp), ..basis },
+            Some(stamp) => Basis {
+                stamp: Some(stamp),
+                may_be_missed: basis.may_be_missed && !located.is_accepted,
+            },
             None => basis,
         }
     }

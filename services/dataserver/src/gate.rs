@@ -144,6 +144,19 @@ impl Gate {
         self.floor.get()
     }
 
+    /// The highest version that this run may have promised for `name`, if nothing
+    /// came of it here.
+    #[must_use]
+    pub fn may_have_promised(&self, name: &ObjectName) -> Option<Version> {
+        self.promises().may_have_promised(name)
+    }
+
+    /// The highest version that earlier runs may have promised, for whichever name.
+    #[must_use]
+    pub fn promised_before(&self) -> Option<Version> {
+        self.promises().by_earlier_runs()
+    }
+
     /// Judges a stamp that came back.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ use holdfast_coordinator::cluster::Cluster;
 use holdfast_core::name::{ObjectName, seed_locate_candidates};
 use holdfast_core::object::{Kind, Stat};
 use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest, decode_single, encode_single};
 use holdfast_runtime::{Runtime, Task};
@@ -40,6 +41,7 @@ struct Lookups {
     found: BTreeMap<u32, Stat>,
     unknown: Vec<u32>,
     promised: Vec<u32>,
+    may_have_promised: Vec<(u32, Version)>,
 }
 
 impl Lookups {
@@ -171,6 +173,8 @@ impl Answerer {
             unknown: looked_up.unknown,
             floor: self.gate.floor(),
             promised: looked_up.promised,
+            may_have_promised: looked_up.may_have_promised,
+            promised_before: self.gate.promised_before(),
             late,
             roster_digest: self.cluster.snapshot().view.digest,
         }
@@ -194,6 +198,12 @@ impl Answerer {
             if answer.as_ref().is_ok_and(|held| held.as_ref().is_some_and(|it| it.is_damaged)) {
                 lookups.unknown.push(index);
             }
+            let held = answer.as_ref().ok().and_then(|held| held.as_ref());
+            let held = held.map(|held| held.stat.version);
+            let name = usize::try_from(index).ok().and_then(|place| request.names.get(place));
+            let promised = name.and_then(|name| self.gate.may_have_promised(name));
+            let above = promised.filter(|promised| Some(*promised) > held);
+            lookups.may_have_promised.extend(above.map(|promised| (index, promised)));
             lookups.apply(index, answer.map(|held| held.map(|held| held.stat)));
         }
         let mut asked = Vec::new();

@@ -143,6 +143,8 @@ fn batch_answer(
         unknown: if answer.unknown { vec![0] } else { Vec::new() },
         floor: answer.floor,
         promised: if answer.promised { vec![0] } else { Vec::new() },
+        may_have_promised: answer.may_have_promised.iter().map(|promised| (0, *promised)).collect(),
+        promised_before: None,
         late: false,
     }
 }

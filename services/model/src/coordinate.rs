@@ -202,6 +202,8 @@ impl World {
                 Some(_) if ballot.is_some_and(|ballot| located.shows_above(ballot)) => {
                     return false;
                 }
+                // A promise is needed, and asked for next, if at all.
+                Some(_) if ballot.is_none() && located.may_be_missed() => return false,
                 Some(held) => self.settle(state, at, held, ballot, &located),
             },
             Ask::Put(_) | Ask::Delete => {

@@ -72,6 +72,8 @@ pub struct Answer {
     pub floor: Option<Version>,
     /// Whether it gave the promise that was asked for.
     pub promised: bool,
+    /// The highest version that it may have promised, whatever came of it.
+    pub may_have_promised: Option<Version>,
 }
 
 /// A version on its way to a member.
@@ -220,6 +222,11 @@ impl Node {
             unknown: self.damaged && !hidden,
             floor: self.floor,
             promised,
+            may_have_promised: if setup.mutation == Some(Mutation::ForgetPromised) {
+                None
+            } else {
+                self.promises.may_have_promised(&key()).max(self.promises.by_earlier_runs())
+            },
         }
     }
 
@@ -305,6 +312,7 @@ impl Node {
         match compare_offer(held.as_ref(), &packet.held.stat()) {
             Offer::Newer => {
                 self.held = Some(packet.held);
+                self.promises.came(&key(), version);
                 self.damaged = false;
                 self.raise_floor(version);
                 Reply::Stored

@@ -171,6 +171,7 @@ impl World {
         match plan {
             Plan::Rest | Plan::Wait => {}
             Plan::Collect { version } => self.begin_to_collect(state, own, version),
+            Plan::Copy { .. } if located.may_be_missed() => {}
             Plan::Copy { stat, to, .. } => {
                 let stamps = places(&located);
                 for receiver in to.into_iter().map(place) {

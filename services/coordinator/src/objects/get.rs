@@ -16,6 +16,7 @@ use http_body_util::BodyExt;
 use tracing::{debug, warn};
 
 use super::Objects;
+use super::replicate::hint_repair;
 use super::settle::NotSettled;
 use crate::data_servers::{DataServerError, GuestRead};
 use crate::error::ObjectError;
@@ -25,6 +26,10 @@ const ATTEMPTS: u32 = 5;
 
 /// How long a read tries to settle what it found.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// The largest object that a read settles under a promise. Larger ones take so
+/// long that reads would outbid each other: whoever holds them sees to that.
+const MOST_PROMISED_BYTES: u64 = 8 << 20;
 
 /// How often it tries without outbidding whoever is in the way.
 const PLAIN_ATTEMPTS: u32 = 3;
@@ -101,16 +106,27 @@ impl Objects {
     /// may take a few tries; one whose api has died is outbid, since its promise
     /// would be in the way for long.
     pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
-        self.settle(name, self.config.copy_timeout).await
+        self.settle_within(name, self.config.copy_timeout, MOST_PROMISED_BYTES).await
     }
 
-    /// The same, where each copy may take as long as `limit`.
+    /// The same for whoever looks after a name, and is alone in that: whatever its
+    /// size, where each copy may take as long as `limit`.
     ///
     /// # Errors
     /// [`ObjectError::Unsettled`], or why the name could not be located.
     pub async fn settle(&self, name: &ObjectName, limit: Duration) -> Result<Located, ObjectError> {
+        self.settle_within(name, limit, u64::MAX).await
+    }
+
+    /// What is larger than `most_promised` is not settled under a promise.
+    async fn settle_within(
+        &self,
+        name: &ObjectName,
+        limit: Duration,
+        most_promised: u64,
+    ) -> Result<Located, ObjectError> {
         let deadline = self.runtime.now() + SETTLE_PATIENCE;
-        let mut ballot = None;
+        let (mut ballot, mut turn) = (None, None);
         for attempt in 1_u32.. {
             let located = match ballot {
                 None => self.locate(name).await?,
@@ -124,24 +140,43 @@ impl Objects {
                 self.pause().await;
                 continue;
             }
-            if located.is_certain() || !located.complete || located.newest().is_none() {
+            let Some(newest) = located.newest() else { return Ok(located) };
+            if located.is_certain() || !located.complete {
                 return Ok(located);
             }
+            let size_bytes = newest.stat.size_bytes;
             let settled = self.write_back(name, &located, ballot, limit).await;
             let Err(error) = settled else { return Ok(located) };
+            debug!(%name, %error, "what was found could not be settled yet");
+            let needs_promise = error == NotSettled::NeedsPromise || attempt >= PLAIN_ATTEMPTS;
+            if needs_promise && size_bytes > most_promised {
+                self.leave_to_repair(name, &located);
+                return Err(ObjectError::Unsettled);
+            }
+            if ballot.is_some() || error == NotSettled::Failed {
+                self.pause().await;
+            }
             if self.runtime.now() >= deadline {
                 return Err(ObjectError::Unsettled);
             }
-            debug!(%name, %error, "what was found could not be settled yet");
-            let needs_promise = matches!(error, NotSettled::NeedsPromise);
-            if !needs_promise {
-                self.pause().await;
-            }
-            if needs_promise || attempt >= PLAIN_ATTEMPTS {
-                ballot = Some(self.next_version(&located));
+            if needs_promise {
+                // Others of this process take turns, and may have done it meanwhile.
+                let has_turn = turn.is_some() || limit > self.config.copy_timeout;
+                ballot = has_turn.then(|| self.next_version(&located));
+                if !has_turn {
+                    turn = Some(self.turns.take(name).await);
+                }
             }
         }
         Err(ObjectError::Unsettled)
+    }
+
+    /// Has a holder settle a name soon.
+    fn leave_to_repair(&self, name: &ObjectName, located: &Located) {
+        if let Some(holder) = located.newest_holders().next() {
+            let hint = hint_repair(self.clone(), name.clone(), holder.node);
+            self.runtime.spawn("hint-repair", hint);
+        }
     }
 
     /// Everybody who has the newest version, beginning anywhere, so that readers
@@ -266,7 +301,7 @@ impl Objects {
         let range = (!whole).then_some(range);
         let limit = self.config.read_timeout;
         let start =
-            self.data_servers.read(address, *node, name, stat.version, range, limit).await?;
+            self.data_servers.read(address, *node, name, stat.written_as(), range, limit).await?;
         if same_content(&start.stat, stat) {
             Ok(start.body)
         } else {

@@ -55,6 +55,8 @@ pub(super) struct Replication {
     pub(super) copies: usize,
     /// Who has it already.
     pub(super) holders: Vec<NodeId>,
+    /// Whether who keeps it waiting for long is replaced.
+    pub(super) replaces_stalled: bool,
     pub(super) send: Send,
 }
 
@@ -208,7 +210,8 @@ impl Run {
     /// With one copy the slow member is waited for: a second copy would have to
     /// be found and removed later.
     fn replace_stalled(&mut self) {
-        if self.replication.copies > 1 && self.send_to_next() {
+        let replaces = self.replication.copies > 1 && self.replication.replaces_stalled;
+        if replaces && self.send_to_next() {
             self.objects.metrics.stalled.inc();
             debug!(name = %self.replication.name, "a write stalls: one more data server is asked");
         }
@@ -244,15 +247,16 @@ impl Run {
     }
 
     fn failure(&mut self) -> Failure {
+        if self.needs_promise && self.replication.purpose == Purpose::WriteBack {
+            return Failure::NeedsPromise;
+        }
         let operation = match self.replication.purpose {
             Purpose::Write => "write",
             Purpose::Conditional => "conditional",
             Purpose::WriteBack => "write-back",
         };
         self.objects.metrics.quorum_failures.with_label_values(&[operation]).inc();
-        if self.needs_promise && self.replication.purpose == Purpose::WriteBack {
-            Failure::NeedsPromise
-        } else if self.tally.changed_nothing() || self.replication.purpose == Purpose::WriteBack {
+        if self.tally.changed_nothing() || self.replication.purpose == Purpose::WriteBack {
             Failure::Nothing(self.refusal.take().unwrap_or(ObjectError::WriteFailed))
         } else {
             Failure::Unknown
@@ -284,7 +288,7 @@ impl Run {
     }
 }
 
-async fn hint_repair(objects: Objects, name: ObjectName, holder: NodeId) {
+pub(super) async fn hint_repair(objects: Objects, name: ObjectName, holder: NodeId) {
     let snapshot = objects.cluster.snapshot();
     let Some(Member { id, address, .. }) = snapshot.view.member(holder) else { return };
     let (hint, limit) = (RepairHint { names: vec![name.clone()] }, objects.config.read_timeout);

@@ -40,8 +40,12 @@ impl Objects {
         if ballot.is_some_and(|ballot| located.shows_above(ballot)) {
             return Err(NotSettled::Failed);
         }
+        if ballot.is_none() && located.may_be_missed() {
+            return Err(NotSettled::NeedsPromise);
+        }
         let found = newest.stat.clone();
-        let held_as = ballot.map(|_| found.version);
+        // Whatever it was settled as meanwhile, too.
+        let held_as = ballot.map(|_| found.written_as());
         let stat = ballot.map_or_else(|| found.clone(), |ballot| found.settled_as(ballot));
         let is_settled = ballot.is_none() && located.is_accepted;
         let snapshot = self.cluster.snapshot();
@@ -73,16 +77,20 @@ impl Objects {
                 recipients,
                 copies: view.policy.write_quorum().max(view.policy.read_quorum()),
                 holders,
+                // What may take long is not sent to one more every second.
+                replaces_stalled: limit <= self.config.copy_timeout,
                 send,
             })
             .await;
-        let result = if replicated.is_ok() { "ok" } else { "error" };
-        self.metrics.write_backs.with_label_values(&[result]).inc();
-        match replicated {
+        let settled = match replicated {
             Ok(_) => Ok(()),
-            Err(Failure::NeedsPromise) => Err(NotSettled::NeedsPromise),
+            // It is not over yet.
+            Err(Failure::NeedsPromise) => return Err(NotSettled::NeedsPromise),
             Err(_) => Err(NotSettled::Failed),
-        }
+        };
+        let result = if settled.is_ok() { "ok" } else { "error" };
+        self.metrics.write_backs.with_label_values(&[result]).inc();
+        settled
     }
 
     fn copier(&self, parts: CopyParts, limit: Duration) -> Send {

@@ -177,6 +177,7 @@ impl Objects {
                 recipients,
                 copies: policy.replicas().max(policy.write_quorum()),
                 holders: Vec::new(),
+                replaces_stalled: true,
                 send: self.sender(write, version),
             })
             .await?;

@@ -25,6 +25,8 @@ enum Asked {
         found: BTreeMap<u32, Stat>,
         unknown: BTreeSet<u32>,
         promised: BTreeSet<u32>,
+        may_have_promised: BTreeMap<u32, Version>,
+        promised_before: Option<Version>,
     },
 }
 
@@ -168,6 +170,8 @@ impl Round {
             found: answer.found.iter().cloned().collect(),
             unknown: answer.unknown.iter().copied().collect(),
             promised: answer.promised.iter().copied().collect(),
+            may_have_promised: answer.may_have_promised.iter().copied().collect(),
+            promised_before: answer.promised_before,
         };
     }
 
@@ -279,7 +283,11 @@ impl Round {
                     found,
                     unknown,
                     promised,
+                    may_have_promised,
+                    promised_before,
                 } => {
+                    let promises = may_have_promised.get(&index).copied();
+                    located.promised = located.promised.max(promises).max(*promised_before);
                     clocks.push(*unix_millis);
                     located.floor = located.floor.max(*floor);
                     located.stamps.insert(*id, *stamp);

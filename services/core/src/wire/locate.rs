@@ -86,6 +86,13 @@ pub struct BatchAnswer {
     /// Names for which it gave the promise that was asked for, by place.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub promised: Vec<u32>,
+    /// The highest version that it may have promised for a name, by place, if that
+    /// is above what it has; not for names of which a promise was asked.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub may_have_promised: Vec<(u32, Version)>,
+    /// The same of whichever name, by earlier runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised_before: Option<Version>,
     /// The question came too late, or without a stamp of this run: this answer
     /// proves nothing but brings a fresh stamp.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]

@@ -286,6 +286,9 @@ impl Look {
             Lane::Page => (Some(self.pacer.turn(stat.size_bytes).await), None),
             Lane::Beside(_) => (None, Some(self.pacer.on_large_copy())),
         };
+        if located.may_be_missed() {
+            return self.settle_promised(subject, stat, lane).await;
+        }
         for _ in 0..TRIES {
             // The receiver refuses what was found out too long ago.
             if runtime.now().saturating_sub(looked_up) > self.parts.gate.window() / 2 {
@@ -305,7 +308,7 @@ impl Look {
                     return Copied::Kept;
                 }
                 Sent::Failed => break,
-                Sent::NeedsPromise => return self.settle_promised(subject, stat).await,
+                Sent::NeedsPromise => return self.settle_promised(subject, stat, lane).await,
                 // Others want to copy to it, too.
                 Sent::Busy => {
                     let jitter = runtime.random_u64() % LONGEST_WAIT_MILLIS;
@@ -319,16 +322,21 @@ impl Look {
 
     /// Settles a name whose newest version is on so few members that somebody may
     /// have been promised something above it without seeing it.
-    async fn settle_promised(&self, subject: &Subject, stat: &Stat) -> Copied {
+    async fn settle_promised(&self, subject: &Subject, stat: &Stat, lane: Lane<'_>) -> Copied {
         let settled = self.parts.objects.settle(&subject.name, copy_limit(stat)).await;
-        self.metrics().on_work(Work::Copy, settled.is_ok());
-        match settled {
-            Ok(_) => Copied::Settled,
-            Err(error) => {
-                debug!(key = %subject.name, %error, "a version could not be settled");
-                Copied::Failed
-            }
+        let is_settled = settled.as_ref().is_ok_and(|located| located.complete);
+        self.metrics().on_work(Work::Copy, is_settled);
+        if !is_settled {
+            let error = settled.err();
+            debug!(key = %subject.name, ?error, "a version could not be settled");
+            return Copied::Failed;
         }
+        // To one member at least, and once more where it was.
+        self.metrics().bytes.inc_by(stat.size_bytes);
+        if let Lane::Beside(copied) = lane {
+            copied.fetch_add(stat.size_bytes, Ordering::Relaxed);
+        }
+        Copied::Settled
     }
 
     async fn send(
