@@ -438,3 +438,26 @@ fn while_voters_may_be_asked_alone_others_prove_nothing_about_promises() {
         assert_eq!(round.outcome(0).is_accepted, expected, "{phase:?}");
     }
 }
+
+#[test]
+fn what_anybody_that_is_heard_may_have_promised_counts_until_enough_have_it() {
+    let view = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);
+    let above = |clock| Some(Version::from_parts(clock, 0));
+    for (of_name, before, expected) in [
+        (None, None, false),
+        (above(6), None, true),
+        (None, above(6), true),
+        (above(5), above(4), false),
+    ] {
+        let mut round = Round::new(names(1), BTreeSet::new(), &view);
+        round.apply_answer(&answer(1, &[(0, stat(5, Kind::Object))], &[]));
+        let may_have_promised = of_name.iter().map(|version| (0, *version)).collect();
+        let other =
+            BatchAnswer { may_have_promised, promised_before: before, ..answer(2, &[], &[]) };
+        round.apply_answer(&other);
+        assert_eq!(round.outcome(0).may_be_missed(), expected, "{of_name:?} {before:?}");
+        round.apply_answer(&answer(3, &[(0, stat(5, Kind::Object))], &[]));
+        assert!(!round.outcome(0).may_be_missed(), "enough have it");
+    }
+    assert!(!Located::default().may_be_missed(), "nothing was found");
+}
