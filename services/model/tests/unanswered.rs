@@ -44,8 +44,8 @@ fn create_both(mutation: Option<Mutation>, joins: bool) -> Way {
     way
 }
 
-/// The reader hears these members, of which the first has the older write, and
-/// settles it on the first and on `other`.
+/// The reader hears these members, of which member 0 has the older write, and
+/// settles it there and on `other`.
 fn read_older(way: &mut Way, members: &[usize], other: usize) {
     way.go(Action::Begin(READER));
     ask(way, READER, members);
@@ -57,7 +57,7 @@ fn read_older(way: &mut Way, members: &[usize], other: usize) {
     }
     way.go(Action::Conclude(READER));
     if way.world.setup.mutation.is_none() {
-        way.deliver(members[0], READER, true);
+        way.deliver(0, READER, true);
     }
     way.deliver(other, READER, true);
     assert!(way.holds(LINEARIZABLE), "one of them may take effect");

@@ -27,7 +27,7 @@ const CORRELATION_PREFIX: &str = "batch-";
 
 /// What helpers of the task report back.
 enum Event {
-    Answered { batch: u64, answer: BatchAnswer },
+    Answered { batch: u64, answer: Box<BatchAnswer> },
     Unreachable { batch: u64, node: NodeId },
     Included { batch: u64, node: NodeId, included: bool },
     NotPublished { batch: u64 },
@@ -255,7 +255,7 @@ impl LocatorTask {
         let limit = self.config.timeout;
         self.runtime.spawn("locate-http", async move {
             let event = match data_servers.locate(&address, node, request, limit).await {
-                Ok(answer) => Event::Answered { batch: id, answer },
+                Ok(answer) => Event::Answered { batch: id, answer: Box::new(answer) },
                 Err(error) => {
                     debug!(%node, %address, %error, "a locate over HTTP failed");
                     Event::Unreachable { batch: id, node }
