@@ -236,6 +236,9 @@ impl Promises {
     /// `name`, if that was not written here.
     #[must_use]
     pub fn may_have_promised(&self, name: &ObjectName) -> Option<Version> {
+        if self.given.is_empty() && self.forgotten.is_empty() {
+            return None;
+        }
         let given = self.given.get(name).filter(|given| given.is_promise);
         given.map(|given| given.ballot).max(self.forgotten.get(&group(name)).copied())
     }

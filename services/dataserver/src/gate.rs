@@ -144,11 +144,12 @@ impl Gate {
         self.floor.get()
     }
 
-    /// The highest version that this run may have promised for `name`, if nothing
-    /// came of it here.
+    /// The highest version that this run may have promised for each name, if nothing
+    /// came of it here; in the order of the names.
     #[must_use]
-    pub fn may_have_promised(&self, name: &ObjectName) -> Option<Version> {
-        self.promises().may_have_promised(name)
+    pub fn may_have_promised(&self, names: &[ObjectName]) -> Vec<Option<Version>> {
+        let promises = self.promises();
+        names.iter().map(|name| promises.may_have_promised(name)).collect()
     }
 
     /// The highest version that earlier runs may have promised, for whichever name.

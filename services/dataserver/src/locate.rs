@@ -190,7 +190,9 @@ impl Answerer {
 
     async fn look_up(&self, request: &BatchRequest) -> Lookups {
         let mut lookups = Lookups::default();
-        for (index, answer) in (0u32..).zip(self.store.inspect(&request.names).await) {
+        let inspected = self.store.inspect(&request.names).await;
+        let promises = self.gate.may_have_promised(&request.names);
+        for ((index, answer), promised) in (0u32..).zip(inspected).zip(promises) {
             // What is promised is looked up in the same step.
             if request.promises.contains_key(&index) {
                 continue;
@@ -200,8 +202,6 @@ impl Answerer {
             }
             let held = answer.as_ref().ok().and_then(|held| held.as_ref());
             let held = held.map(|held| held.stat.version);
-            let name = usize::try_from(index).ok().and_then(|place| request.names.get(place));
-            let promised = name.and_then(|name| self.gate.may_have_promised(name));
             let above = promised.filter(|promised| Some(*promised) > held);
             lookups.may_have_promised.extend(above.map(|promised| (index, promised)));
             lookups.apply(index, answer.map(|held| held.map(|held| held.stat)));

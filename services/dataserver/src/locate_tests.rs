@@ -85,3 +85,28 @@ async fn a_promise_that_must_wait_holds_nobody_else_up_for_long() {
     assert_eq!(answer.found.len(), 1);
     assert!(rig.gate.check(&name("a"), version(5), Basis::default()).is_ok());
 }
+
+#[tokio::test]
+async fn an_answer_tells_what_may_have_been_promised_above_what_is_there() {
+    let rig = Rig::new().await;
+    delete(&rig, "b", 3).await;
+    for key in ["a", "b", "d"] {
+        assert!(rig.gate.promise(&name(key), version(5)).await.is_given);
+    }
+    // It was written under the promise.
+    delete(&rig, "d", 5).await;
+    let names = ["a", "b", "c", "d"];
+    let running = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    for _ in 0..2 {
+        let answer = running.answer(&asks(&names, &[], &[])).await;
+        assert_eq!(answer.may_have_promised, [(0, version(5)), (1, version(5))]);
+        assert_eq!(answer.promised_before, None);
+        // Also when it has ended.
+        rig.clock.advance(rig.gate.window() * 5);
+    }
+    let rig = rig.restarted().await;
+    let restarted = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    let answer = restarted.answer(&asks(&names, &[], &[])).await;
+    assert!(answer.may_have_promised.is_empty());
+    assert!(answer.promised_before >= Some(version(5)), "of whichever name");
+}

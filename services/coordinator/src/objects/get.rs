@@ -153,19 +153,17 @@ impl Objects {
                 self.leave_to_repair(name, &located);
                 return Err(ObjectError::Unsettled);
             }
-            if ballot.is_some() || error == NotSettled::Failed {
-                self.pause().await;
+            // Whoever was promised something may be about to write it. Others of this
+            // process take turns, and may have settled it meanwhile.
+            self.pause().await;
+            if needs_promise && turn.is_none() && limit <= self.config.copy_timeout {
+                turn = Some(self.turns.take(name).await);
+                ballot = None;
+            } else if needs_promise {
+                ballot = Some(self.next_version(&located));
             }
             if self.runtime.now() >= deadline {
                 return Err(ObjectError::Unsettled);
-            }
-            if needs_promise {
-                // Others of this process take turns, and may have done it meanwhile.
-                let has_turn = turn.is_some() || limit > self.config.copy_timeout;
-                ballot = has_turn.then(|| self.next_version(&located));
-                if !has_turn {
-                    turn = Some(self.turns.take(name).await);
-                }
             }
         }
         Err(ObjectError::Unsettled)

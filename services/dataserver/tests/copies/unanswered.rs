@@ -8,6 +8,7 @@ use holdfast_core::object::Kind;
 use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::BatchRequest;
+use holdfast_core::wire::transfer::RepairHint;
 use holdfast_http::client::{ClientLimits, HttpClient};
 use holdfast_runtime::Runtime;
 use holdfast_testkit::{client, wait};
@@ -44,31 +45,37 @@ async fn promise(member: &Member, key: &str, ballot: Version) {
     assert_eq!(answer.promised, [0]);
 }
 
-/// Two conditional writes whose api dies: the first is on one member. The second
-/// was promised by the two others, so it is judged without the first, and is on
-/// one of them; the other one restarts. Whoever hears the first member settles the
-/// first write. Then the second one must not show up.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
-    let mut cluster = Cluster::start_patient(3, 3).await;
-    let key = "contended";
+const KEY: &str = "contended";
+
+/// The versions of two conditional writes whose api died: the first is on member 0.
+/// The second was promised by the two others, so it was judged without the first,
+/// and is on member 2. Then member 2 stops, and member 1 starts anew.
+async fn leave_two(cluster: &mut Cluster) -> (Member, Version, Version) {
     let clock = Runtime::real().unix_millis() << 16;
     let [older, younger] = [clock, clock + 1].map(|clock| Version::from_parts(clock, 8));
     for member in &cluster.members[1..] {
-        promise(member, key, younger).await;
+        promise(member, KEY, younger).await;
     }
-    give(&cluster.members[0], key, Kind::Object, older).await;
-    give(&cluster.members[2], key, Kind::Object, younger).await;
-
+    give(&cluster.members[0], KEY, Kind::Object, older).await;
+    give(&cluster.members[2], KEY, Kind::Object, younger).await;
     let mut third = cluster.members.pop().expect("three");
     third.stop().await.expect("an orderly end");
     let mut second = cluster.members.pop().expect("two");
     second.stop().await.expect("an orderly end");
     cluster.restart(second.root).await;
-    let told = etag(&cluster.members[0], key).await;
+    (third, older, younger)
+}
+
+/// Whoever hears the first member settles the first write. Then the second one must
+/// not show up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
+    let mut cluster = Cluster::start_patient(3, 3).await;
+    let (third, older, younger) = leave_two(&mut cluster).await;
+    let told = etag(&cluster.members[0], KEY).await;
     assert_eq!(told, format!("\"{older}\""));
     for member in cluster.running() {
-        let held = member.holds(&[key.to_owned()]).await.remove(key).expect("it was settled");
+        let held = member.holds(&[KEY.to_owned()]).await.remove(KEY).expect("it was settled");
         assert!(held.version > younger, "above what was judged without it: {}", held.version);
         assert_eq!(held.written_as(), older);
     }
@@ -77,12 +84,12 @@ async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
     first.stop().await.expect("an orderly end");
     cluster.restart(third.root).await;
     for member in cluster.running() {
-        assert_eq!(etag(member, key).await, told, "the younger one was never seen");
+        assert_eq!(etag(member, KEY).await, told, "the younger one was never seen");
     }
     cluster.restart(first.root).await;
     cluster.all_active(3).await;
     let headers = [("If-Match", told.as_str())];
-    let path = format!("/objects/{key}");
+    let path = format!("/objects/{KEY}");
     let replaced = wait::until_within(PATIENCE, "the tag that was told holds", async || {
         let address = &cluster.members[0].ports.address;
         let answer = client::request(address, "PUT", &path, &headers, b"new").await.ok()?;
@@ -91,4 +98,28 @@ async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
     })
     .await;
     assert_ne!(replaced.header("etag"), Some(told.as_str()));
+}
+
+/// Repair meets the first write before anybody reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn repair_settles_above_what_was_judged_without_it() {
+    let mut cluster = Cluster::start_patient(3, 3).await;
+    let (_third, older, younger) = leave_two(&mut cluster).await;
+    let hint = serde_json::to_vec(&RepairHint { names: vec![name(KEY)] }).expect("plain");
+    wait::until_within(PATIENCE, "repair has settled it on both", async || {
+        // It may be looked at before the other one is heard.
+        let address = &cluster.members[0].ports.address;
+        let asked = client::request(address, "POST", "/internal/v1/repair", &[], &hint).await;
+        assert!(asked.ok()?.status < 300);
+        for member in cluster.running() {
+            let held = member.holds(&[KEY.to_owned()]).await.remove(KEY)?;
+            assert_eq!(held.written_as(), older, "the only one that is heard");
+            if held.version == older {
+                return None;
+            }
+            assert!(held.version > younger, "above what was judged without it: {}", held.version);
+        }
+        Some(())
+    })
+    .await;
 }
