@@ -61,8 +61,8 @@ pub enum PromisedAbove {
     },
     /// It may have been one of those that are remembered no more.
     #[error(
-        "version {ballot} may have been promised for this object: nothing older is taken that is \
-         not known to be settled"
+        "version {ballot} may have been promised for this object: what is older and not known to \
+         be settled is taken under a promise above that only"
     )]
     Forgotten {
         /// The highest version that may have been promised.

@@ -171,12 +171,11 @@ impl Objects {
             if newest.is_some_and(|newest| newest.stat.version > version) {
                 return Err(ObjectError::OutcomeUnknown);
             }
-            if let Some(found) = self.settle_promised(name, &before).await? {
-                // What is older may have been what was overwritten by it, or not.
-                return match found == Some(version) {
-                    true => Ok(Written::Stored(version)),
-                    false => Err(ObjectError::OutcomeUnknown),
-                };
+            match self.settle_promised(name, &before, version).await? {
+                Some(true) => return Ok(Written::Stored(version)),
+                // It may have happened before that, or not.
+                Some(false) => return Err(ObjectError::OutcomeUnknown),
+                None => {}
             }
             if self.runtime.now() >= deadline {
                 return Err(ObjectError::OutcomeUnknown);
@@ -186,17 +185,17 @@ impl Objects {
     }
 
     /// Settles the newest of a name under a promise above what `before` found, and
-    /// gives the version under which its client wrote it, or none if there is
-    /// nothing. `None` if others came in between.
+    /// says whether that was written as `version`. `None` if others came in between.
     async fn settle_promised(
         &self,
         name: &ObjectName,
         before: &Located,
-    ) -> Result<Option<Option<Version>>, ObjectError> {
+        version: Version,
+    ) -> Result<Option<bool>, ObjectError> {
         let ballot = self.next_version(before);
         let promised = self.locator.promise(name, ballot).await?;
-        let newest = promised.newest().map(|newest| newest.stat.written_as());
-        Ok(self.stand(name, ballot, &promised).await?.map(|_| newest))
+        let is_it = promised.newest().is_some_and(|newest| newest.stat.written_as() == version);
+        Ok(self.stand(name, ballot, &promised).await?.map(|_| is_it))
     }
 
     /// Why nothing can be proven now.

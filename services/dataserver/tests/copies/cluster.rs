@@ -6,11 +6,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::stream;
 use holdfast_bus::{MemoryBroker, MemoryBrokerOptions};
 use holdfast_coordinator::data_servers::{DataServers, WriteRequest};
 use holdfast_coordinator::service::{BusConnection, Ports, StartError};
 use holdfast_core::name::{Key, ObjectName};
-use holdfast_core::node::{Generation, NodeId};
+use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
@@ -90,8 +91,7 @@ impl Member {
             stamps: BTreeMap::new(),
             promises: BTreeMap::new(),
         };
-        let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
-        let address = self.ports.address.parse().expect("an address");
+        let (servers, address) = way_to(self);
         let body = serde_json::to_vec(&request).expect("plain").into();
         let answer = servers.locate(&address, self.node, body, LIMIT).await.expect("an answer");
         let found = answer.found.into_iter();
@@ -106,23 +106,42 @@ pub(crate) fn name(key: &str) -> ObjectName {
 /// Gives one member alone a version without content, as a coordinator does that
 /// dies then.
 pub(crate) async fn give(member: &Member, key: &str, kind: Kind, version: Version) {
+    // The digest of nothing.
+    let write = write_request(member, key, kind, version, Digest(0)).await;
+    let (servers, address) = way_to(member);
+    let written = servers.write(&address, member.node, &write, Bytes::new(), LIMIT).await;
+    written.expect("it is taken");
+}
+
+/// The same with content of any size.
+pub(crate) async fn give_large(member: &Member, key: &str, version: Version, content: Bytes) {
+    let (servers, address) = way_to(member);
+    let (size_bytes, body) = (content.len() as u64, stream::iter([Ok(content)]));
+    let upload = servers.stage(&address, member.node, Some(size_bytes), body).await;
+    let upload = upload.expect("there is room");
+    let digest = upload.received.digest;
+    let write = write_request(member, key, Kind::Object, version, digest).await;
+    servers.commit(&upload, &write, LIMIT).await.expect("it is taken");
+}
+
+fn way_to(member: &Member) -> (DataServers, Address) {
+    let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
+    (servers, member.ports.address.parse().expect("an address"))
+}
+
+async fn write_request(
+    member: &Member,
+    key: &str,
+    kind: Kind,
+    version: Version,
+    digest: Digest,
+) -> WriteRequest {
     let state = client::get(&member.ports.address, "/internal/v1/state").await.expect("an answer");
     let state = state.json();
     let number = |field: &str| state[field].as_u64().expect("a number");
     let generation = Generation(number("generation"));
-    let write = WriteRequest {
-        name: name(key),
-        version,
-        kind,
-        metadata: Metadata::default(),
-        // That of nothing.
-        digest: Digest(0),
-        stamp: Some(Stamp { generation, mono_millis: number("mono_millis") }),
-    };
-    let servers = DataServers::new(HttpClient::new(&Runtime::real(), ClientLimits::default()));
-    let address = member.ports.address.parse().expect("an address");
-    let written = servers.write(&address, member.node, &write, Bytes::new(), LIMIT).await;
-    written.expect("it is taken");
+    let stamp = Some(Stamp { generation, mono_millis: number("mono_millis") });
+    WriteRequest { name: name(key), version, kind, metadata: Metadata::default(), digest, stamp }
 }
 
 /// Data servers that know each other.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_core::object::Kind;
 use holdfast_core::version::Version;
@@ -13,7 +14,7 @@ use holdfast_http::client::{ClientLimits, HttpClient};
 use holdfast_runtime::Runtime;
 use holdfast_testkit::{client, wait};
 
-use crate::cluster::{Cluster, Member, PATIENCE, give, name};
+use crate::cluster::{Cluster, Member, PATIENCE, give, give_large, name};
 
 /// The ETag of an object, as this member tells it.
 async fn etag(member: &Member, key: &str) -> String {
@@ -50,13 +51,13 @@ const KEY: &str = "contended";
 /// The versions of two conditional writes whose api died: the first is on member 0.
 /// The second was promised by the two others, so it was judged without the first,
 /// and is on member 2. Then member 2 stops, and member 1 starts anew.
-async fn leave_two(cluster: &mut Cluster) -> (Member, Version, Version) {
+async fn leave_two(cluster: &mut Cluster, content: Bytes) -> (Member, Version, Version) {
     let clock = Runtime::real().unix_millis() << 16;
     let [older, younger] = [clock, clock + 1].map(|clock| Version::from_parts(clock, 8));
     for member in &cluster.members[1..] {
         promise(member, KEY, younger).await;
     }
-    give(&cluster.members[0], KEY, Kind::Object, older).await;
+    give_large(&cluster.members[0], KEY, older, content).await;
     give(&cluster.members[2], KEY, Kind::Object, younger).await;
     let mut third = cluster.members.pop().expect("three");
     third.stop().await.expect("an orderly end");
@@ -71,7 +72,7 @@ async fn leave_two(cluster: &mut Cluster) -> (Member, Version, Version) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
     let mut cluster = Cluster::start_patient(3, 3).await;
-    let (third, older, younger) = leave_two(&mut cluster).await;
+    let (third, older, younger) = leave_two(&mut cluster, Bytes::new()).await;
     let told = etag(&cluster.members[0], KEY).await;
     assert_eq!(told, format!("\"{older}\""));
     for member in cluster.running() {
@@ -104,7 +105,7 @@ async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn repair_settles_above_what_was_judged_without_it() {
     let mut cluster = Cluster::start_patient(3, 3).await;
-    let (_third, older, younger) = leave_two(&mut cluster).await;
+    let (_third, older, younger) = leave_two(&mut cluster, Bytes::new()).await;
     let hint = serde_json::to_vec(&RepairHint { names: vec![name(KEY)] }).expect("plain");
     wait::until_within(PATIENCE, "repair has settled it on both", async || {
         // It may be looked at before the other one is heard.
@@ -122,4 +123,23 @@ async fn repair_settles_above_what_was_judged_without_it() {
         Some(())
     })
     .await;
+}
+
+/// A read leaves a large one to repair, and asks for that.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_large_one_is_settled_above_too_and_keeps_its_bytes() {
+    let mut cluster = Cluster::start_patient(3, 3).await;
+    let content: Bytes =
+        (0..9_u32 << 20).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let (_third, older, younger) = leave_two(&mut cluster, content.clone()).await;
+    assert_eq!(etag(&cluster.members[0], KEY).await, format!("\"{older}\""));
+    for member in cluster.running() {
+        let held = member.holds(&[KEY.to_owned()]).await.remove(KEY).expect("it was settled");
+        assert!(held.version > younger, "above what was judged without it: {}", held.version);
+        let path = format!("/internal/v1/objects/objects/{KEY}");
+        let version = held.version.to_string();
+        let headers = [("holdfast-version", version.as_str())];
+        let read = client::request(&member.ports.address, "GET", &path, &headers, b"").await;
+        assert!(read.expect("an answer").body == content, "the bytes that were written");
+    }
 }

@@ -3,7 +3,7 @@
 //! one hears both; and where nobody hears anybody, all are soon heard again, one
 //! a little before the other.
 
-use super::stage::Stage;
+use super::stage::{Stage, pairs};
 use crate::faults::text;
 
 const KEYS: u64 = 20;
@@ -17,14 +17,8 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
     let [operated, reader, ..] = apis.as_slice() else { return };
     let keys = stage.keys(KEYS);
     stage.put_all(0, *operated, &keys).await;
-    let pairs = || {
-        servers
-            .iter()
-            .enumerate()
-            .flat_map(|(at, one)| servers.iter().skip(at + 1).map(move |other| (*one, *other)))
-    };
-    let is_pair = stage.random.percent(50);
-    let deaf: Vec<_> = if is_pair { pairs().take(1).collect() } else { pairs().collect() };
+    let most = if stage.random.percent(50) { 1 } else { usize::MAX };
+    let deaf: Vec<_> = pairs(&servers).take(most).collect();
     // What goes by way of the broker reaches everybody.
     stage.cluster.world.broker.stop();
     for (one, other) in &deaf {

@@ -22,6 +22,14 @@ const CLIENTS: u64 = 4;
 /// How long an operator waits.
 const ADMIN_LIMIT: Duration = Duration::from_secs(2);
 
+/// Every two of these places.
+pub(super) fn pairs(places: &[usize]) -> impl Iterator<Item = (usize, usize)> {
+    let before = |at| places.get(..at).unwrap_or_default();
+    let with_those_before =
+        move |(at, other): (usize, &usize)| before(at).iter().map(|one| (*one, *other)).collect();
+    places.iter().enumerate().flat_map::<Vec<_>, _>(with_those_before)
+}
+
 /// See the module.
 pub(super) struct Stage<'a> {
     pub(super) cluster: &'a mut Cluster,
@@ -160,6 +168,11 @@ impl<'a> Stage<'a> {
     pub(super) fn set_apart(&self, one: usize, other: usize, apart: bool) {
         self.set_cut(one, other, apart);
         self.set_cut(other, one, apart);
+    }
+
+    /// Every two of these.
+    pub(super) fn set_all_apart(&self, places: &[usize], apart: bool) {
+        pairs(places).for_each(|(one, other)| self.set_apart(one, other, apart));
     }
 
     /// Breaks the connections between two.

@@ -30,7 +30,7 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
         }
         // What is on one member stays there: it cannot be passed on.
         let sides = [*first, *forgetful, *second];
-        set_apart(stage, &sides, true);
+        stage.set_all_apart(&sides, true);
         leave_on(stage, *one, *first, &[*forgetful, *second], &keys).await;
         stage.set_deaf(*first, true);
         stage.set_apart(*other, *first, true);
@@ -48,10 +48,10 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
         // Those that are heard can copy to each other.
         stage.set_apart(*first, *forgetful, false);
         without(stage, *second, *one, &keys).await;
-        set_apart(stage, &sides, true);
+        stage.set_all_apart(&sides, true);
         stage.set_apart(*second, *forgetful, false);
         without(stage, *first, *other, &keys).await;
-        set_apart(stage, &sides, false);
+        stage.set_all_apart(&sides, false);
         stage.read_all(0, *one, &keys).await;
         let time = stage.millis(500, 1_000);
         stage.pass(time).await;
@@ -76,12 +76,4 @@ async fn leave_on(
     stage.wait(asked).await;
     others.iter().for_each(|server| stage.set_cut(api, *server, false));
     stage.cluster.launch(api);
-}
-
-fn set_apart(stage: &Stage<'_>, servers: &[usize], apart: bool) {
-    for (place, one) in servers.iter().enumerate() {
-        for other in servers.iter().skip(place + 1) {
-            stage.set_apart(*one, *other, apart);
-        }
-    }
 }
