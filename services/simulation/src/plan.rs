@@ -141,7 +141,11 @@ impl Plan {
                 (false, _) => 5,
             },
             // Where each of three is to have everything, each may have it alone.
-            replicas: if is_small && aim != Aim::UnansweredWrites { 2 } else { 3 },
+            replicas: match aim {
+                Aim::UnansweredWrites | Aim::LostTombstones => 3,
+                _ if is_small => 2,
+                _ => 3,
+            },
             changes: Vec::new(),
             apis: if aim == Aim::WritersDie { 3 } else { 2 },
             clients: 0,

@@ -4,6 +4,7 @@
 
 mod between;
 mod deaf;
+mod deletes;
 mod drains;
 mod forgetful;
 mod join;
@@ -51,11 +52,13 @@ pub enum Aim {
     DeafMembers,
     /// Writes that nobody answered, judged without each other.
     UnansweredWrites,
+    /// Whoever has a tombstone loses its disk.
+    LostTombstones,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -68,6 +71,7 @@ impl Aim {
         Self::FallingVoters,
         Self::DeafMembers,
         Self::UnansweredWrites,
+        Self::LostTombstones,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -95,6 +99,7 @@ impl Aim {
             Self::FallingVoters => "falling-voters",
             Self::DeafMembers => "deaf-members",
             Self::UnansweredWrites => "unanswered-writes",
+            Self::LostTombstones => "lost-tombstones",
         }
     }
 
@@ -121,6 +126,7 @@ impl Aim {
             Self::FallingVoters => voters::play(&mut stage).await,
             Self::DeafMembers => deaf::play(&mut stage).await,
             Self::UnansweredWrites => unanswered::play(&mut stage).await,
+            Self::LostTombstones => deletes::play(&mut stage).await,
         }
     }
 }
@@ -131,8 +137,9 @@ mod tests {
 
     #[test]
     fn every_aim_has_its_seeds_and_chance_has_as_many() {
-        let aims: Vec<Option<Aim>> = (0..24).map(Aim::of).collect();
+        let all = Aim::ALL.len();
+        let aims: Vec<Option<Aim>> = (0..2 * all as u64).map(Aim::of).collect();
         assert!(Aim::ALL.iter().all(|aim| aims.contains(&Some(*aim))));
-        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), 12);
+        assert_eq!(aims.iter().filter(|aim| aim.is_none()).count(), all);
     }
 }

@@ -32,10 +32,16 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
         // When the drained one comes back it is the others that let go.
         let (old, unheard) = if drains { (leaver, other) } else { (one, other) };
         stage.set_apart(*reader, *unheard, true);
-        stage.set_deaf(*unheard, true);
-        // It is asked over HTTP after the others.
-        stage.set_deaf(*old, true);
-        stage.set_slow(*reader, *old, stage.millis(50, 230));
+        // Either the members learn of the drain at different times, and the old home
+        // is asked over HTTP after the others; or they learn of it at once, and the
+        // reader asks all of them over HTTP.
+        let (deaf, slow) = if stage.random.percent(50) {
+            (vec![*unheard, *old], stage.millis(50, 230))
+        } else {
+            (vec![*reader], stage.millis(200, 800))
+        };
+        deaf.iter().for_each(|place| stage.set_deaf(*place, true));
+        stage.set_slow(*reader, *old, slow);
         stage.set_draining(*operated, *leaver, drains).await;
         let mut asked = Vec::new();
         for _ in 0..WAVES {
@@ -45,8 +51,7 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
             stage.pass(time).await;
         }
         stage.set_apart(*reader, *unheard, false);
-        stage.set_deaf(*unheard, false);
-        stage.set_deaf(*old, false);
+        deaf.iter().for_each(|place| stage.set_deaf(*place, false));
         stage.set_slow(*reader, *old, Duration::ZERO);
         stage.wait(asked).await;
     }

@@ -11,6 +11,7 @@ use holdfast_testkit::workload::request;
 
 use crate::client::Client;
 use crate::cluster::{ADMIN_PORT, Cluster, PORT, TEND};
+use crate::faults::text;
 use crate::load::{self, Asking, Load};
 use crate::network::HostId;
 use crate::plan::Plan;
@@ -21,6 +22,10 @@ const CLIENTS: u64 = 4;
 
 /// How long an operator waits.
 const ADMIN_LIMIT: Duration = Duration::from_secs(2);
+
+fn takes_data(member: &serde_json::Value) -> bool {
+    member.get("takes_data").and_then(serde_json::Value::as_bool) == Some(true)
+}
 
 /// Every two of these places.
 pub(super) fn pairs(places: &[usize]) -> impl Iterator<Item = (usize, usize)> {
@@ -233,8 +238,7 @@ impl<'a> Stage<'a> {
         let address = self.host(place).address(PORT);
         let all = page.get("dataservers")?.as_array()?;
         let here = |one: &&serde_json::Value| {
-            let of = |name: &str| one.get(name).and_then(serde_json::Value::as_str);
-            of("address") == Some(address.as_str()) && of("state") != Some("retired")
+            text(one, "address") == address && text(one, "state") != "retired"
         };
         all.iter().find(here).cloned()
     }
@@ -244,8 +248,36 @@ impl<'a> Stage<'a> {
         let executor = self.cluster.world.executor.clone();
         let end = executor.now() + limit;
         while executor.now() < end {
-            let member = self.member(api, place).await.unwrap_or_default();
-            if member.get("takes_data").and_then(serde_json::Value::as_bool) == Some(true) {
+            if takes_data(&self.member(api, place).await.unwrap_or_default()) {
+                return true;
+            }
+            self.pass(Duration::from_millis(50)).await;
+        }
+        false
+    }
+
+    /// The process at a place dies, and its disk is empty. Gives who it was, as an
+    /// api knows it.
+    pub(super) async fn lose_disk(&mut self, api: usize, place: usize) -> String {
+        let member = self.member(api, place).await.unwrap_or_default();
+        self.cluster.kill(place);
+        self.cluster.node(place).volume.clear();
+        self.note(&format!("server {place} has lost its disk"));
+        text(&member, "node").to_owned()
+    }
+
+    /// Waits until an api says that `lost` is no member any more, and that there are
+    /// as many others as data servers, all of which take data.
+    pub(super) async fn until_replaced(&mut self, api: usize, lost: &str, limit: Duration) -> bool {
+        let executor = self.cluster.world.executor.clone();
+        let (end, servers) = (executor.now() + limit, self.cluster.servers().len());
+        while executor.now() < end {
+            let page = self.operate(api, "GET", "/admin/dataservers").await.unwrap_or_default();
+            let all = page.get("dataservers").and_then(serde_json::Value::as_array);
+            let members = all.into_iter().flatten().filter(|one| text(one, "state") != "retired");
+            let members: Vec<_> = members.collect();
+            let is_right = |one: &&serde_json::Value| takes_data(one) && text(one, "node") != lost;
+            if members.len() == servers && members.iter().all(is_right) {
                 return true;
             }
             self.pass(Duration::from_millis(50)).await;
