@@ -216,7 +216,7 @@ fn convene(view: &View) -> Option<Electorate> {
             && member.hearing == Hearing::Heard
             // Some more than that it may stay: what is nearly full is soon full.
             && member.free_bytes > member.total_bytes / 50
-            && !is_full(member)
+            && !member.is_full()
     };
     let is_useful = view.policy.write_quorum() > 1
         && view.policy.read_quorum() > 1
@@ -232,12 +232,6 @@ fn convene(view: &View) -> Option<Electorate> {
     })
 }
 
-/// Whether this member has too little room to be relied on: no more than a
-/// hundredth.
-fn is_full(member: &Member) -> bool {
-    member.free_bytes <= member.total_bytes / 100
-}
-
 /// Whether the electorate is not that of this cluster any more. Silence alone
 /// changes nothing: it is what voters are for. And while a fall would not count,
 /// because too many are silent, names whose voters are heard are better off
@@ -249,7 +243,7 @@ fn must_fall(situation: &Situation<'_>, electorate: &Electorate) -> bool {
         return false;
     }
     let active = || view.roster_members().filter(|member| member.state == MemberState::Active);
-    let full = view.writable().filter(|one| electorate.has(one.id) && is_full(one)).count();
+    let full = view.writable().filter(|one| electorate.has(one.id) && one.is_full()).count();
     // What a lost one had can only be made anew where there is room.
     let is_lost = |member: &&Member| {
         electorate.has(member.id) && member.lost && member.state == MemberState::Draining

@@ -196,6 +196,13 @@ impl Member {
     pub fn counts(&self) -> bool {
         self.in_roster && matches!(self.state, MemberState::Joining | MemberState::Active)
     }
+
+    /// Whether it has too little room to be relied on: no more than a hundredth of
+    /// its disk, as it last said.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.free_bytes <= self.total_bytes / 100
+    }
 }
 
 /// What applying a message brought about; logged and counted by the caller.

@@ -69,17 +69,38 @@ pub fn home_candidates(view: &View, repair_delay: Moment, now: Moment) -> Vec<Ca
         .collect()
 }
 
-/// The members that should hold `name`, best first.
+/// The members that should hold `name`, best first. Those that `lacks_room` says of
+/// come last: others take their place, if there are any, so that one full disk
+/// leaves no name short of copies, and lets others drain.
 #[must_use]
 pub fn homes(
     name: &ObjectName,
     candidates: &[Candidate],
     policy: &Policy,
     electorate: Option<&Electorate>,
+    lacks_room: impl Fn(NodeId) -> bool,
 ) -> Vec<NodeId> {
     let mut homes = order(name, candidates, electorate);
+    // Stable: the others keep their order.
+    homes.sort_by_key(|node| lacks_room(*node));
     homes.truncate(policy.replicas());
     homes
+}
+
+/// Whether `node` has no good copy of the newest version of a name, and last said
+/// that it has no room for one. A copy that it has stays where it is. Tombstones
+/// take no room, and what they are about should go.
+#[must_use]
+pub fn lacks_room(view: &View, located: &Located, node: NodeId) -> bool {
+    let Some(newest) = located.newest().filter(|newest| newest.stat.kind == Kind::Object) else {
+        return false;
+    };
+    let is_short = view.member(node).is_some_and(|member| {
+        // Who is silent may have room by now.
+        member.hearing == Hearing::Heard
+            && (member.is_full() || member.free_bytes < newest.stat.size_bytes)
+    });
+    is_short && !good_holders(located).contains(&node)
 }
 
 /// Which holder of the newest version sees to its copies: the first of those

@@ -1,8 +1,11 @@
 use super::*;
 use crate::locate::Replica;
+use crate::membership::Member;
+use crate::name::Key;
 use crate::node::Generation;
 use crate::object::{Digest, Kind, Metadata};
 use crate::stamp::Stamp;
+use crate::test_support::member;
 use proptest::prelude::*;
 
 const POLICY: Policy = Policy { epoch: 0, replicas: 3, write_quorum: 2, read_quorum: 2 };
@@ -170,6 +173,85 @@ proptest! {
         }
         prop_assert!(in_charge <= 1);
     }
+}
+
+/// Members 1 to 5, heard and with room, but for these, which have as many bytes.
+fn with_free(free: &[(u128, u64)]) -> View {
+    let one = |bits: u128| {
+        let listed = free.iter().find(|(node, _)| *node == bits);
+        let free_bytes = listed.map_or(900, |(_, bytes)| *bytes);
+        let active = member(bits, MemberState::Active, Hearing::Heard);
+        Member { free_bytes, total_bytes: 1_000, ..active }
+    };
+    View { founded: true, members: (1..=5).map(one).collect(), ..View::default() }
+}
+
+/// Homes of one name when these members hold these versions.
+fn homes_of(view: &View, located: &Located) -> Vec<NodeId> {
+    let name = ObjectName::seed(Key::new("a").expect("short"));
+    let candidates: Vec<Candidate> = view.members.iter().map(Member::candidate).collect();
+    homes(&name, &candidates, &POLICY, None, |node| lacks_room(view, located, node))
+}
+
+#[test]
+fn a_full_member_is_passed_over_until_it_has_room_and_keeps_what_it_has() {
+    let nowhere = located(&[]);
+    let order = {
+        let view = with_free(&[]);
+        let candidates: Vec<Candidate> = view.members.iter().map(Member::candidate).collect();
+        order(&ObjectName::seed(Key::new("a").expect("short")), &candidates, None)
+    };
+    let [first, second, third, fourth, fifth] = order[..] else { panic!("five") };
+    let bits = NodeId::bits;
+    assert_eq!(homes_of(&with_free(&[]), &nowhere), [first, second, third]);
+    let held = |holders: &[NodeId]| {
+        located(&holders.iter().map(|node| (bits(*node), 7)).collect::<Vec<_>>())
+    };
+    let full = with_free(&[(bits(second), 10)]);
+    // What it has stays, as long as that can be read.
+    assert_eq!(homes_of(&full, &held(&[first, second])), [first, second, third]);
+    let mut damaged = held(&[first, second]);
+    damaged.answered.retain(|node| *node != second);
+    assert_eq!(homes_of(&full, &damaged), [first, third, fourth]);
+    assert_eq!(homes_of(&full, &held(&[first, third])), [first, third, fourth]);
+    // What is older it forgets, and has room again.
+    let mut older = held(&[first, third]);
+    older.replicas.push(Replica { node: second, stat: stat(6), ..older.replicas[0].clone() });
+    assert_eq!(homes_of(&full, &older), [first, third, fourth]);
+    let homes = homes_of(&full, &older);
+    let version = Version::from_parts(6, 1);
+    assert_eq!(plan(second, &older, &homes, &POLICY), Plan::Forget { version });
+    // The others have as many as there should be: who drains is free to go.
+    let away = held(&[first, third, fourth, fifth]);
+    let homes = homes_of(&full, &away);
+    let version = Version::from_parts(7, 1);
+    let rely_on = vec![first, third, fourth];
+    assert_eq!(plan(fifth, &away, &homes, &POLICY), Plan::LetGo { version, rely_on });
+    // Room for small ones is none for a large one.
+    let mut large = held(&[first, third]);
+    large.replicas.iter_mut().for_each(|replica| replica.stat.size_bytes = 500);
+    let small = with_free(&[(bits(second), 499)]);
+    assert_eq!(homes_of(&small, &large), [first, third, fourth]);
+    assert_eq!(homes_of(&with_free(&[(bits(second), 500)]), &large), [first, second, third]);
+}
+
+#[test]
+fn nobody_is_passed_over_for_a_tombstone_or_for_silence_or_for_nobody() {
+    let everybody = |bytes| (1..=5).map(|node| (node, bytes)).collect::<Vec<_>>();
+    let roomy = homes_of(&with_free(&[]), &located(&[]));
+    let (first, last) = (roomy[0], roomy[2]);
+    let held = located(&[(NodeId::bits(first), 7)]);
+    assert_eq!(homes_of(&with_free(&everybody(0)), &held), roomy, "all are as full");
+    let full = with_free(&[(NodeId::bits(last), 0)]);
+    assert_ne!(homes_of(&full, &held), roomy);
+    let mut deleted = held.clone();
+    deleted.replicas[0].stat.kind = Kind::Tombstone;
+    assert_eq!(homes_of(&full, &deleted), roomy, "a tombstone brings room");
+    let mut silent = full;
+    for one in silent.members.iter_mut().filter(|one| one.id == last) {
+        one.hearing = Hearing::Silent;
+    }
+    assert_eq!(homes_of(&silent, &held), roomy, "it may have room by now");
 }
 
 fn roster_view(states: &[MemberState]) -> View {

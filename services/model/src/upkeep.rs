@@ -148,7 +148,7 @@ impl World {
             return homes.iter().copied().map(id).collect();
         }
         let candidates = repair::home_candidates(view, Moment::ZERO, Moment::ZERO);
-        repair::homes(&key(), &candidates, &view.policy, view.electorate.as_deref())
+        repair::homes(&key(), &candidates, &view.policy, view.electorate.as_deref(), |_| false)
     }
 
     pub(crate) fn plan(&self, state: &mut State, own: Place) -> bool {

@@ -167,6 +167,7 @@ impl Faults {
                 cluster.node(victim).volume.clear();
                 self.wiped = Some(world.executor.now());
             }
+            Kind::Fill => cluster.node(victim).volume.set_full(true),
             Kind::StopBroker => world.broker.stop(),
             Kind::FreezeBroker => world.broker.freeze(),
             Kind::Skew => {
@@ -214,6 +215,7 @@ impl Faults {
                 let running = cluster.node(victim).running.as_ref();
                 running.iter().for_each(|one| world.executor.resume(one.process));
             }
+            Kind::Fill => cluster.node(victim).volume.set_full(false),
             Kind::StopBroker | Kind::FreezeBroker => world.broker.start(),
             Kind::Drain if self.random.percent(30) => {
                 let path = format!("/admin/dataservers/{}/drain", fault.node);

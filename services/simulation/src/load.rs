@@ -292,6 +292,8 @@ impl Load {
                 self.complain(format!("{key}: a read was answered {status} {}", answer.code));
                 None
             }
+            // It says that nothing was stored; it is held against it.
+            (_, 507) if self.plan.fills_disks() && answer.code == "no-space" => None,
             (_, status) => understand(status, &answer.code).unwrap_or_else(|_| {
                 self.complain(format!("{key}: {action:?} was answered {answer}"));
                 Some(Outcome::Maybe)

@@ -25,6 +25,8 @@ pub enum Kind {
     CutBroker,
     /// A data server loses its disk.
     Wipe,
+    /// A data server's disk has no room for payloads.
+    Fill,
     /// An api dies at once and is started later.
     KillApi,
     /// An api stands still.
@@ -45,7 +47,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Kill,
         Self::Restart,
         Self::Pause,
@@ -54,6 +56,7 @@ impl Kind {
         Self::Reset,
         Self::CutBroker,
         Self::Wipe,
+        Self::Fill,
         Self::KillApi,
         Self::PauseApi,
         Self::StopBroker,
@@ -111,6 +114,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether disks may be full, so that writes may be refused for it.
+    #[must_use]
+    pub fn fills_disks(&self) -> bool {
+        self.aim.map_or_else(|| self.kinds.contains(&Kind::Fill), |aim| aim == Aim::FullDisk)
+    }
+
     /// The run of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {
@@ -136,7 +145,7 @@ impl Plan {
             // Three have no electorate: while one falls, what a lost member takes
             // with it has been copied.
             servers: match (is_small, aim) {
-                (true, Aim::DeletesBetween) => 4,
+                (true, Aim::DeletesBetween | Aim::FullDisk) => 4,
                 (true, _) => 3,
                 (false, _) => 5,
             },

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -28,12 +29,19 @@ pub struct SimVolume {
     /// Its small files.
     pub files: MemoryFiles,
     store: Arc<Mutex<MemoryStore>>,
+    is_full: Arc<AtomicBool>,
 }
 
 impl SimVolume {
     /// Loses everything. Nobody may have it open.
     pub fn clear(&self) {
         self.files.clear();
+    }
+
+    /// There is no room for payloads any more, or there is again. What is there
+    /// stays, and can be deleted.
+    pub fn set_full(&self, is_full: bool) {
+        self.is_full.store(is_full, Ordering::SeqCst);
     }
 
     /// Opens what is there, or a new store where there is none.
@@ -48,7 +56,8 @@ impl SimVolume {
             let made = self.files.open(&marker, OpenMode::CreateNew);
             made.map_err(|source| StoreError::Io { action: "create", path: marker, source })?;
         }
-        Ok(Arc::new(SlowStore { runtime: runtime.clone(), store: store.clone() }))
+        let is_full = Arc::clone(&self.is_full);
+        Ok(Arc::new(SlowStore { runtime: runtime.clone(), store: store.clone(), is_full }))
     }
 }
 
@@ -56,9 +65,18 @@ impl SimVolume {
 struct SlowStore {
     runtime: Runtime,
     store: MemoryStore,
+    is_full: Arc<AtomicBool>,
 }
 
 impl SlowStore {
+    /// Whether payloads find room.
+    fn check_room(&self, needed_bytes: u64) -> Result<(), StoreError> {
+        match self.is_full.load(Ordering::SeqCst) {
+            true => Err(StoreError::NoSpace { needed_bytes, free_bytes: 0 }),
+            false => Ok(()),
+        }
+    }
+
     /// Mostly a few milliseconds, now and then long.
     async fn wait(&self) {
         let dice = self.runtime.random_u64();
@@ -81,6 +99,7 @@ impl SlowStore {
 #[async_trait]
 impl Store for SlowStore {
     async fn stage(&self, size_bytes: Option<u64>) -> Result<Box<dyn Staging>, StoreError> {
+        self.check_room(size_bytes.unwrap_or(1))?;
         self.store.stage(size_bytes).await
     }
 
@@ -91,6 +110,7 @@ impl Store for SlowStore {
         staged: Box<dyn Staged>,
     ) -> Result<PutOutcome, StoreError> {
         self.wait().await;
+        self.check_room(1)?;
         let outcome = self.store.commit(name, stamp, staged).await;
         self.wait().await;
         outcome
@@ -144,7 +164,11 @@ impl Store for SlowStore {
     }
 
     async fn usage(&self) -> Result<Usage, StoreError> {
-        self.store.usage().await
+        let mut usage = self.store.usage().await?;
+        if self.check_room(1).is_err() {
+            usage.space.free_bytes = 0;
+        }
+        Ok(usage)
     }
 
     fn poisoned(&self) -> Option<String> {
@@ -158,6 +182,7 @@ impl Store for SlowStore {
         payload: Bytes,
     ) -> Result<PutOutcome, StoreError> {
         self.wait().await;
+        self.check_room(payload.len() as u64)?;
         let outcome = self.store.put(name, stamp, payload).await;
         self.wait().await;
         outcome

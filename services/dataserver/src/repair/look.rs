@@ -13,7 +13,7 @@ use holdfast_core::membership::{Hearing, Member, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::object::{Kind, Stat};
-use holdfast_core::repair::{Plan, homes, in_charge, plan};
+use holdfast_core::repair::{Plan, homes, in_charge, lacks_room, plan};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_runtime::Runtime;
@@ -214,8 +214,7 @@ impl Look {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
             let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
-            let electorate = shape.electorate.as_deref();
-            let homes = homes(&subject.name, &shape.candidates, &shape.policy, electorate);
+            let homes = self.homes(&subject.name, &located, shape);
             let mut found = count(self.own, &subject, &located, &homes, shape, away);
             found.done = done_count;
             let step = choose(self.own, &subject, &located, &homes, shape, self.takes_data());
@@ -262,6 +261,14 @@ impl Look {
             }
         }
         (Found { looked_at: 1, undecided: 1, unfinished: 1, ..Found::default() }, End::Rest)
+    }
+
+    /// Where copies of a name belong, as long as disks are as full as they are.
+    fn homes(&self, name: &ObjectName, located: &Located, shape: &Shape) -> Vec<NodeId> {
+        let snapshot = self.parts.cluster.snapshot();
+        let lacks_room = |node| lacks_room(&snapshot.view, located, node);
+        let electorate = shape.electorate.as_deref();
+        homes(name, &shape.candidates, &shape.policy, electorate, lacks_room)
     }
 
     fn takes_data(&self) -> bool {

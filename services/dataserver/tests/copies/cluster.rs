@@ -34,6 +34,10 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// What these tests wait for takes seconds on an idle machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// `RESERVE_BYTES`, and one that leaves no room on any disk.
+const RESERVE: &str = "1MiB";
+const WHOLE_DISK: &str = "8000000TiB";
+
 /// So the window is 600 ms.
 const INTERVAL: &str = "100ms";
 
@@ -155,6 +159,8 @@ pub(crate) struct Cluster {
     has_links: bool,
     /// `REPAIR_DELAY` and `REPAIR_INTERVAL`.
     repair: (&'static str, &'static str),
+    /// `RESERVE_BYTES` of what is started next.
+    reserve: &'static str,
     pub(crate) members: Vec<Member>,
 }
 
@@ -197,6 +203,7 @@ impl Cluster {
             write_quorum: None,
             has_links,
             repair,
+            reserve: RESERVE,
             members,
         };
         for _ in 0..count {
@@ -259,6 +266,34 @@ impl Cluster {
         self.run(root, 1).await;
     }
 
+    /// Starts the data server of this volume again, on a disk without room for
+    /// payloads, or with.
+    pub(crate) async fn restart_with_room(&mut self, root: PathBuf, has_room: bool) {
+        self.reserve = if has_room { RESERVE } else { WHOLE_DISK };
+        self.restart(root).await;
+        self.reserve = RESERVE;
+    }
+
+    /// Drains one member through another one, until it has retired, and stops it.
+    pub(crate) async fn drain(&mut self, place: usize, through: usize) -> Member {
+        let (node, other) = (self.members[place].node, &self.members[through]);
+        let path = format!("/admin/dataservers/{node}/drain");
+        let told = client::request(&other.ports.admin, "POST", &path, &[], b"").await;
+        let told = told.expect("an answer");
+        assert_eq!(told.status, 200, "{}", told.text());
+        assert_eq!(told.json()["state"], "draining");
+        wait::until_within(PATIENCE, "the drained member has retired", async || {
+            (known(other, node).await["state"] == "retired").then_some(())
+        })
+        .await;
+        assert!(self.members[place].is_running(), "it waits to be removed");
+        let ready = client::get(&self.members[place].ports.admin, "/readyz").await;
+        assert_eq!(ready.expect("an answer").status, 503);
+        let mut drained = self.members.remove(place);
+        drained.stop().await.expect("an orderly end");
+        drained
+    }
+
     async fn run(&mut self, root: PathBuf, initial_members: usize) {
         let (listen, link) = match self.has_links {
             true => {
@@ -275,7 +310,7 @@ impl Cluster {
             ("ADMIN_LISTEN_ADDRESS", "127.0.0.1:0".to_owned()),
             ("RABBITMQ_HOST", "not-asked".to_owned()),
             ("STORAGE_ROOT", root.display().to_string()),
-            ("RESERVE_BYTES", "1MiB".to_owned()),
+            ("RESERVE_BYTES", self.reserve.to_owned()),
             ("INITIAL_MEMBERS", initial_members.to_string()),
             ("REPLICAS", self.replicas.to_string()),
             ("WRITE_QUORUM", self.write_quorum.map_or(String::new(), |w| w.to_string())),

@@ -9,6 +9,7 @@
 #![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a test may panic")]
 
 mod cluster;
+mod full;
 mod large;
 mod lists;
 mod quorum;
@@ -39,21 +40,8 @@ async fn a_new_member_gets_its_share_and_a_drained_one_hands_over() {
     cluster.copies(&keys, 2, "after the join").await;
     cluster.all_read(&keys).await;
 
-    let (node, other) = (cluster.members[0].node, &cluster.members[1]);
-    let path = format!("/admin/dataservers/{node}/drain");
-    let told =
-        client::request(&other.ports.admin, "POST", &path, &[], b"").await.expect("an answer");
-    assert_eq!(told.status, 200, "{}", told.text());
-    assert_eq!(told.json()["state"], "draining");
-    wait::until_within(PATIENCE, "the drained member has retired", async || {
-        (known(other, node).await["state"] == "retired").then_some(())
-    })
-    .await;
-    assert!(cluster.members[0].is_running(), "it waits to be removed");
-    let ready = client::get(&cluster.members[0].ports.admin, "/readyz").await.expect("an answer");
-    assert_eq!(ready.status, 503);
-    let mut drained = cluster.members.remove(0);
-    drained.stop().await.expect("an orderly end");
+    let drained = cluster.drain(0, 1).await;
+    let node = drained.node;
     cluster.copies(&keys, 2, "after the drain").await;
     cluster.all_read(&keys).await;
 

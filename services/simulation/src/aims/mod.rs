@@ -7,6 +7,7 @@ mod deaf;
 mod deletes;
 mod drains;
 mod forgetful;
+mod full;
 mod join;
 mod late;
 mod lonely;
@@ -54,11 +55,13 @@ pub enum Aim {
     UnansweredWrites,
     /// Whoever has a tombstone loses its disk.
     LostTombstones,
+    /// A member drains while the disk of another one is full.
+    FullDisk,
 }
 
 impl Aim {
     /// Every aim.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::WritersDie,
         Self::LateWrites,
         Self::ForgottenPromises,
@@ -72,6 +75,7 @@ impl Aim {
         Self::DeafMembers,
         Self::UnansweredWrites,
         Self::LostTombstones,
+        Self::FullDisk,
     ];
 
     /// What the run of a seed is about; every second one is about nothing but
@@ -100,6 +104,7 @@ impl Aim {
             Self::DeafMembers => "deaf-members",
             Self::UnansweredWrites => "unanswered-writes",
             Self::LostTombstones => "lost-tombstones",
+            Self::FullDisk => "full-disk",
         }
     }
 
@@ -127,6 +132,7 @@ impl Aim {
             Self::DeafMembers => deaf::play(&mut stage).await,
             Self::UnansweredWrites => unanswered::play(&mut stage).await,
             Self::LostTombstones => deletes::play(&mut stage).await,
+            Self::FullDisk => full::play(&mut stage).await,
         }
     }
 }

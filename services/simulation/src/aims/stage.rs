@@ -205,6 +205,12 @@ impl<'a> Stage<'a> {
         }
     }
 
+    /// The disk at a place has no room for payloads, or has room again.
+    pub(super) fn set_full(&self, place: usize, full: bool) {
+        self.cluster.node(place).volume.set_full(full);
+        self.note(&format!("the disk of server {place} is full: {full}"));
+    }
+
     /// Something that must not be.
     pub(super) fn wrong(&mut self, what: String) {
         self.violations.push(what);
@@ -234,26 +240,18 @@ impl<'a> Stage<'a> {
 
     /// What an api says of the data server at a place.
     pub(super) async fn member(&mut self, api: usize, place: usize) -> Option<serde_json::Value> {
-        let page = self.operate(api, "GET", "/admin/dataservers").await?;
         let address = self.host(place).address(PORT);
-        let all = page.get("dataservers")?.as_array()?;
-        let here = |one: &&serde_json::Value| {
-            text(one, "address") == address && text(one, "state") != "retired"
-        };
-        all.iter().find(here).cloned()
+        let members = self.members(api).await;
+        members.into_iter().find(|one| text(one, "address") == address)
     }
 
     /// Waits until an api says that the data server at a place takes data.
     pub(super) async fn until_active(&mut self, api: usize, place: usize, limit: Duration) -> bool {
-        let executor = self.cluster.world.executor.clone();
-        let end = executor.now() + limit;
-        while executor.now() < end {
-            if takes_data(&self.member(api, place).await.unwrap_or_default()) {
-                return true;
-            }
-            self.pass(Duration::from_millis(50)).await;
-        }
-        false
+        let address = self.host(place).address(PORT);
+        let is_active = |members: &[serde_json::Value]| {
+            members.iter().any(|one| text(one, "address") == address && takes_data(one))
+        };
+        self.until(api, limit, is_active).await
     }
 
     /// The process at a place dies, and its disk is empty. Gives who it was, as an
@@ -269,15 +267,33 @@ impl<'a> Stage<'a> {
     /// Waits until an api says that `lost` is no member any more, and that there are
     /// as many others as data servers, all of which take data.
     pub(super) async fn until_replaced(&mut self, api: usize, lost: &str, limit: Duration) -> bool {
+        let servers = self.cluster.servers().len();
+        let is_there = |members: &[serde_json::Value]| {
+            members.len() == servers
+                && members.iter().all(|one| takes_data(one) && text(one, "node") != lost)
+        };
+        self.until(api, limit, is_there).await
+    }
+
+    /// Waits until an api says that `node` is no member any more.
+    pub(super) async fn until_retired(&mut self, api: usize, node: &str, limit: Duration) -> bool {
+        let is_gone = |members: &[serde_json::Value]| {
+            !members.is_empty() && members.iter().all(|one| text(one, "node") != node)
+        };
+        self.until(api, limit, is_gone).await
+    }
+
+    /// Waits until the members that an api tells of are as they should be.
+    async fn until(
+        &mut self,
+        api: usize,
+        limit: Duration,
+        is_right: impl Fn(&[serde_json::Value]) -> bool,
+    ) -> bool {
         let executor = self.cluster.world.executor.clone();
-        let (end, servers) = (executor.now() + limit, self.cluster.servers().len());
+        let end = executor.now() + limit;
         while executor.now() < end {
-            let page = self.operate(api, "GET", "/admin/dataservers").await.unwrap_or_default();
-            let all = page.get("dataservers").and_then(serde_json::Value::as_array);
-            let members = all.into_iter().flatten().filter(|one| text(one, "state") != "retired");
-            let members: Vec<_> = members.collect();
-            let is_right = |one: &&serde_json::Value| takes_data(one) && text(one, "node") != lost;
-            if members.len() == servers && members.iter().all(is_right) {
+            if is_right(&self.members(api).await) {
                 return true;
             }
             self.pass(Duration::from_millis(50)).await;
@@ -285,10 +301,25 @@ impl<'a> Stage<'a> {
         false
     }
 
+    /// The members that an api tells of.
+    async fn members(&mut self, api: usize) -> Vec<serde_json::Value> {
+        let page = self.operate(api, "GET", "/admin/dataservers").await.unwrap_or_default();
+        let all = page.get("dataservers").and_then(serde_json::Value::as_array);
+        let is_member = |one: &&serde_json::Value| text(one, "state") != "retired";
+        all.into_iter().flatten().filter(is_member).cloned().collect()
+    }
+
     /// Drains the data server at a place, or takes that back.
     pub(super) async fn set_draining(&mut self, api: usize, place: usize, drains: bool) {
         let method = if drains { "POST" } else { "DELETE" };
         self.change(api, place, method, "drain").await;
+    }
+
+    /// Drains the data server at a place. Gives who it is, as an api knows it.
+    pub(super) async fn drain(&mut self, api: usize, place: usize) -> String {
+        let member = self.member(api, place).await.unwrap_or_default();
+        self.set_draining(api, place, true).await;
+        text(&member, "node").to_owned()
     }
 
     /// Gives up the data server at a place, if that loses nothing.
