@@ -3,8 +3,6 @@
 use std::sync::Arc;
 
 use holdfast_coordinator::cluster::Cluster;
-use holdfast_core::name::Key;
-use holdfast_core::object::Stat;
 use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::list::{
     ListAnswer, ListEntry, ListRequest, MAX_LIST_ENTRIES, MAX_LIST_ENTRY_BYTES,
@@ -115,25 +113,21 @@ impl Lister {
             return Ok(Found { unknown: true, ..Found::default() });
         }
         let listed = page.entries.len();
-        let entries = within_bounds(page.entries, &page.damaged);
+        let entries = within_bounds(page.entries);
         let more = page.more || entries.len() < listed;
         Ok(Found { entries, more, unknown: false })
     }
 }
 
 /// As many entries as an answer may carry, one at least.
-fn within_bounds(listed: Vec<(Key, Stat)>, damaged: &[Key]) -> Vec<ListEntry> {
-    let mut entries = Vec::with_capacity(listed.len());
+fn within_bounds(mut entries: Vec<ListEntry>) -> Vec<ListEntry> {
     let mut bytes = 0;
-    for (key, stat) in listed {
-        let is_damaged = damaged.binary_search(&key).is_ok();
-        let entry = ListEntry { is_damaged, ..ListEntry::new(key, &stat) };
-        bytes += serde_json::to_vec(&entry).map_or(0, |json| json.len() + 1);
-        if bytes > MAX_LIST_ENTRY_BYTES && !entries.is_empty() {
-            break;
-        }
-        entries.push(entry);
-    }
+    let fits = |entry: &&ListEntry| {
+        bytes += serde_json::to_vec(entry).map_or(0, |json| json.len() + 1);
+        bytes <= MAX_LIST_ENTRY_BYTES
+    };
+    let count = entries.iter().take_while(fits).count();
+    entries.truncate(count.max(1));
     entries
 }
 

@@ -1,4 +1,4 @@
-use holdfast_core::name::Bucket;
+use holdfast_core::name::{Bucket, Key};
 use holdfast_core::node::Generation;
 use holdfast_core::object::{Kind, Metadata};
 use holdfast_core::wire::list::MAX_LIST_ANSWER_BYTES;

@@ -5,6 +5,7 @@ use std::ops::Bound;
 
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::object::{Kind, Stat};
+use holdfast_core::wire::list::ListEntry;
 
 use serde::{Deserialize, Serialize};
 
@@ -87,12 +88,8 @@ impl Index {
         let limit = request.limit.min(MAX_PAGE_ENTRIES);
         let mut page = ListPage::default();
         for (name, stat) in matching.by_ref().take(limit) {
-            if is_damaged(name) {
-                page.damaged.push(name.key.clone());
-            }
-            let mut stat = stat.clone();
-            stat.metadata.headers.clear();
-            page.entries.push((name.key.clone(), stat));
+            let entry = ListEntry::new(name.key.clone(), stat);
+            page.entries.push(ListEntry { is_damaged: is_damaged(name), ..entry });
         }
         // `take` stops without looking at the next one.
         page.more = matching.next().is_some();

@@ -27,6 +27,7 @@ use futures_util::stream::BoxStream;
 use holdfast_core::name::{Bucket, Key, ObjectName};
 use holdfast_core::object::{Digest, Metadata, Stat};
 use holdfast_core::version::Version;
+use holdfast_core::wire::list::ListEntry;
 use holdfast_runtime::Space;
 pub use index::MAX_PAGE_ENTRIES;
 pub use log_engine::{LogStore, LogStoreOptions};
@@ -130,11 +131,9 @@ pub struct ListRequest {
 /// pages of several members needs them.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ListPage {
-    /// The entries, each without the headers of its metadata.
-    pub entries: Vec<(Key, Stat)>,
-    /// Those of them whose payload is known to be damaged, in order, as in
-    /// [`Held::is_damaged`].
-    pub damaged: Vec<Key>,
+    /// The entries: of each name what [`Store::inspect`] says, as much of it as a
+    /// list shows.
+    pub entries: Vec<ListEntry>,
     /// Whether more follow.
     pub more: bool,
     /// How many names of the volume, of whichever bucket, are known to be

@@ -17,7 +17,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use common::log::{Known, Model, Opener, read, stat};
-use common::{TempDir, name, payload};
+use common::{TempDir, listed, name, payload};
 use crc_fast::crc32_iscsi;
 use holdfast_core::object::Stat;
 use holdfast_store::{ListRequest, LogStore, Store, StoreError};
@@ -59,9 +59,8 @@ async fn check(store: &LogStore, manifest: &[Expected]) {
         limit: 1000,
     };
     let page = store.list(&request).await.unwrap();
-    let listed: Vec<_> = page.entries.iter().map(|(key, stat)| (key.as_str(), stat)).collect();
-    let expected = manifest.iter().filter_map(|it| Some((it.key.as_str(), it.stat.as_ref()?)));
-    assert_eq!(listed, expected.collect::<Vec<_>>());
+    let expected = manifest.iter().filter_map(|it| Some(listed(&it.key, it.stat.as_ref()?)));
+    assert_eq!(page.entries, expected.collect::<Vec<_>>());
     assert_eq!(page.unreadable_count, 0);
 }
 

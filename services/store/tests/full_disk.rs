@@ -124,8 +124,8 @@ async fn check(store: &LogStore, known: &Known, length: u64) {
     let mut listed = Vec::new();
     loop {
         let page = store.list(&request).await.unwrap();
-        request.start_after = page.entries.last().map(|(key, _)| key.clone());
-        listed.extend(page.entries.into_iter().map(|(key, _)| key.as_str().to_owned()));
+        request.start_after = page.entries.last().map(|entry| entry.key.clone());
+        listed.extend(page.entries.into_iter().map(|entry| entry.key.as_str().to_owned()));
         if !page.more {
             break;
         }

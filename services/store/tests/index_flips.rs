@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use common::log::{Known, Model, Opener, Seeded, read, stat};
-use common::{TempDir, name, payload};
+use common::{TempDir, listed, name, payload};
 use holdfast_runtime::Runtime;
 use holdfast_store::log_engine::index::FjallIndexEngine;
 use holdfast_store::{ListRequest, LogStore, Store, StoreError};
@@ -89,12 +89,11 @@ async fn ask(store: &LogStore, model: &Model, what: &str) -> usize {
     };
     match store.list(&request).await {
         Ok(page) => {
-            let listed = page.entries.iter().map(|(key, stat)| (key.as_str(), Some(stat)));
             let written = model.0.iter().map(|(key, known)| match known {
-                Known::Object(stat, _) | Known::Deleted(stat) => (key.as_str(), Some(stat)),
-                Known::Forgotten => (key.as_str(), None),
+                Known::Object(stat, _) | Known::Deleted(stat) => Some(listed(key, stat)),
+                Known::Forgotten => None,
             });
-            assert!(listed.eq(written), "{what}: another list");
+            assert!(page.entries.into_iter().map(Some).eq(written), "{what}: another list");
         }
         Err(_) => refused += 1,
     }

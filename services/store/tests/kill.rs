@@ -33,11 +33,12 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::index::Numbers;
-use common::{name, stamp};
+use common::{listed, name, stamp};
 use futures_util::TryStreamExt;
 use futures_util::future::{join_all, select_all};
 use holdfast_core::name::Bucket;
 use holdfast_core::object::{Kind, Stat};
+use holdfast_core::wire::list::ListEntry;
 use holdfast_runtime::Runtime;
 use holdfast_store::{ListRequest, LogStore, LogStoreOptions, Payload, PutOutcome, Store};
 
@@ -346,7 +347,8 @@ impl Model {
             check_content(&store, number, stat.as_ref()).await;
             stats.extend(stat.map(|stat| (key(number), stat)));
         }
-        assert_eq!(list(&store).await, stats, "what is listed and what is there");
+        let expected = stats.iter().map(|(key, stat)| (key.clone(), listed(key, stat)));
+        assert_eq!(list(&store).await, expected.collect(), "what is listed and what is there");
         let usage = store.usage().await.unwrap();
         let objects = || stats.values().filter(|stat| stat.kind == Kind::Object);
         assert_eq!(usage.object_count, objects().count() as u64);
@@ -379,15 +381,15 @@ async fn check_content(store: &LogStore, number: u64, stat: Option<&Stat>) {
     }
 }
 
-async fn list(store: &LogStore) -> BTreeMap<String, Stat> {
+async fn list(store: &LogStore) -> BTreeMap<String, ListEntry> {
     let mut listed = BTreeMap::new();
     let bucket: Bucket = name("a").bucket;
     let mut request = ListRequest { bucket, prefix: String::new(), start_after: None, limit: 100 };
     loop {
         let page = store.list(&request).await.unwrap();
         assert_eq!(page.unreadable_count, 0);
-        request.start_after = page.entries.last().map(|(key, _)| key.clone());
-        listed.extend(page.entries.into_iter().map(|(key, stat)| (key.as_str().to_owned(), stat)));
+        request.start_after = page.entries.last().map(|entry| entry.key.clone());
+        listed.extend(page.entries.into_iter().map(|it| (it.key.as_str().to_owned(), it)));
         if !page.more {
             return listed;
         }
@@ -492,13 +494,15 @@ async fn what_was_acknowledged_outlives_every_kill() {
 async fn check_what_is_left(root: &Path) {
     let store = open(root).await;
     store.compact().await.unwrap();
-    let stats = list(&store).await;
-    let is_large = |stat: &&Stat| stat.kind == Kind::Object && stat.size_bytes > 128 * 1024;
-    let large = stats.values().filter(is_large).count();
+    let is_large = |it: &&ListEntry| it.kind == Kind::Object && it.size_bytes > 128 * 1024;
+    let large = list(&store).await.values().filter(is_large).count();
     assert_eq!(payload_files(root), large, "payload files and objects that have one");
     let reads = (0..WRITERS * NAMES_PER_WRITER).map(|number| {
-        let (store, stat) = (store.clone(), stats.get(&key(number)).cloned());
-        async move { check_content(&store, number, stat.as_ref()).await }
+        let store = store.clone();
+        async move {
+            let stat = store.stat(&[name(&key(number))]).await.remove(0).unwrap();
+            check_content(&store, number, stat.as_ref()).await;
+        }
     });
     join_all(reads).await;
     store.close().await;

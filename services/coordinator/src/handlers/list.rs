@@ -98,7 +98,7 @@ fn describe_one(entry: &ListEntry) -> Value {
         "checksum": format!("crc64nvme:{}", entry.digest),
     });
     if let (Some(content_type), Some(fields)) = (&entry.content_type, described.as_object_mut()) {
-        fields.insert("content-type".to_owned(), content_type.as_str().into());
+        fields.insert("content-type".to_owned(), (&**content_type).into());
     }
     described
 }

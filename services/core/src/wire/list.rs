@@ -1,5 +1,7 @@
 //! One member's part of a list: `POST /internal/v1/list`.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::name::{Bucket, Key};
@@ -61,9 +63,10 @@ pub struct ListEntry {
     pub size_bytes: u64,
     /// Digest of the payload.
     pub digest: Digest,
-    /// The `Content-Type` of the PUT.
+    /// The `Content-Type` of the PUT. Most entries of a page have the same, and may
+    /// share the text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub content_type: Option<String>,
+    pub content_type: Option<Arc<str>>,
     /// When the writer took the object, in Unix milliseconds.
     #[serde(default)]
     pub modified_unix_millis: u64,
@@ -84,7 +87,7 @@ impl ListEntry {
             kind: stat.kind,
             size_bytes: stat.size_bytes,
             digest: stat.digest,
-            content_type: stat.metadata.content_type.clone(),
+            content_type: stat.metadata.content_type.as_deref().map(Arc::from),
             modified_unix_millis: stat.metadata.modified_unix_millis,
             is_damaged: false,
         }
@@ -159,7 +162,7 @@ mod tests {
             kind: Kind::Tombstone,
             size_bytes: u64::MAX,
             digest: Digest(u64::MAX),
-            content_type: Some("\"".repeat(1024)),
+            content_type: Some("\"".repeat(1024).into()),
             modified_unix_millis: u64::MAX,
             is_damaged: true,
         };

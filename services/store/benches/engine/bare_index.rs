@@ -12,8 +12,9 @@ use crate::common::names::{Objects, fill};
 /// The log engine's own, so that both keep as much in memory.
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
-/// Version, size, digest and place of an entry, beside its metadata.
-const ENTRY_BYTES: usize = 64;
+/// Version, size, digest and place of an entry, the lengths of its metadata and
+/// its checksum: what the engine keeps beside the text of the metadata.
+const ENTRY_BYTES: usize = 85;
 
 const BATCH: usize = 1_000;
 const QUIET: Duration = Duration::from_millis(500);

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use holdfast_core::name::{Bucket, Key, ObjectName};
-use holdfast_core::object::{Kind, Metadata, Stat};
+use holdfast_core::object::{Kind, Metadata};
+use holdfast_core::wire::list::ListEntry;
 
 use super::fixture::{delete, name, payload, put, stamp, stat, version};
 use crate::{ListPage, ListRequest, MAX_PAGE_ENTRIES, Stamp, Store};
@@ -25,7 +26,7 @@ async fn list(store: &dyn Store, request: ListRequest) -> ListPage {
 }
 
 fn keys(page: &ListPage) -> Vec<&str> {
-    page.entries.iter().map(|(key, _)| key.as_str()).collect()
+    page.entries.iter().map(|entry| entry.key.as_str()).collect()
 }
 
 async fn put_keys(store: &dyn Store) {
@@ -55,7 +56,8 @@ pub(super) async fn check_order_and_prefixes(store: &dyn Store) {
     }
 }
 
-/// A page says of an entry what a stat says, but for the headers.
+/// A page says of an entry what a stat says, as far as a list shows it, whatever
+/// its neighbours are.
 pub(super) async fn check_entries(store: &dyn Store) {
     let metadata = Metadata {
         content_type: Some("text/plain".to_owned()),
@@ -63,13 +65,18 @@ pub(super) async fn check_entries(store: &dyn Store) {
         modified_unix_millis: 7,
         written_as: Some(version(1)),
     };
-    let stamp = Stamp { version: version(2), metadata };
-    store.put(name("a"), stamp.clone(), payload(9, 1)).await.expect("there is room");
-    let expected = stat(store, "a").await.expect("it was put");
-    assert_eq!(expected.metadata, stamp.metadata);
-    let without = Metadata { headers: BTreeMap::new(), ..stamp.metadata };
-    let expected = (name("a").key, Stat { metadata: without, ..expected });
-    assert_eq!(list(store, request("", None, 100)).await.entries, [expected]);
+    let types = [Some("text/plain"), Some("text/plain"), None, Some("a/b"), Some("text/plain")];
+    let mut expected = Vec::new();
+    for (key, content_type) in KEYS.into_iter().zip(types) {
+        let content_type = content_type.map(str::to_owned);
+        let metadata = Metadata { content_type, ..metadata.clone() };
+        let stamp = Stamp { version: version(2), metadata };
+        store.put(name(key), stamp.clone(), payload(9, 1)).await.expect("there is room");
+        let stat = stat(store, key).await.expect("it was put");
+        assert_eq!(stat.metadata, stamp.metadata);
+        expected.push(ListEntry::new(name(key).key, &stat));
+    }
+    assert_eq!(list(store, request("", None, 100)).await.entries, expected);
 }
 
 pub(super) async fn check_pages(store: &dyn Store) {
@@ -106,7 +113,7 @@ pub(super) async fn check_buckets_are_apart(store: &dyn Store) {
     for (clock, bucket) in (1..).zip(&buckets) {
         let request = ListRequest { bucket: bucket.clone(), ..request("", None, 10) };
         let page = list(store, request).await;
-        let versions: Vec<_> = page.entries.iter().map(|(_, stat)| stat.version).collect();
+        let versions: Vec<_> = page.entries.iter().map(|entry| entry.version).collect();
         assert_eq!(versions, [version(clock)], "{bucket:?}");
     }
 }
@@ -153,7 +160,7 @@ pub(super) async fn check_tombstones_are_listed(store: &dyn Store) {
     delete(store, "c", 3).await;
     let page = list(store, request("", None, 10)).await;
     let seen: Vec<_> =
-        page.entries.iter().map(|(key, stat)| (key.as_str(), stat.kind, stat.version)).collect();
+        page.entries.iter().map(|it| (it.key.as_str(), it.kind, it.version)).collect();
     let expected = [
         ("a", Kind::Object, version(1)),
         ("b", Kind::Tombstone, version(2)),

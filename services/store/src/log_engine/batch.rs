@@ -412,10 +412,3 @@ impl Batch {
 fn too_long() -> StoreError {
     StoreError::MetadataTooLong
 }
-
-impl Entry {
-    /// Whether another copy of the same version is welcome.
-    pub(super) fn is_unreadable(&self) -> bool {
-        self.is_damaged || self.content == Content::Lost
-    }
-}

@@ -1,10 +1,12 @@
 //! Pages of a bucket, in order, straight from the index.
 
 use std::ops::{Bound, ControlFlow};
+use std::sync::Arc;
 
 use holdfast_core::name::Key;
+use holdfast_core::wire::list::ListEntry;
 
-use super::index::{Detail, Entry, IndexError};
+use super::index::{Brief, IndexError};
 use super::shared::Shared;
 use crate::index::{MAX_PAGE_ENTRIES, first_after};
 use crate::{ListPage, ListRequest, StoreError};
@@ -15,8 +17,11 @@ pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, S
     let mut page = ListPage { unreadable_count, ..ListPage::default() };
     let Some(start) = first_after(request) else { return Ok(page) };
     let limit = request.limit.min(MAX_PAGE_ENTRIES);
+    // All at once: it grows too large to be moved again and again.
+    page.entries.reserve(limit);
+    let mut content_types = ContentTypes::default();
     let mut malformed = false;
-    let mut visit = |bucket: &str, key: &str, entry: Entry| {
+    let mut visit = |bucket: &str, key: &str, brief: Brief<'_>| {
         if bucket != request.bucket.as_str() || !key.starts_with(&request.prefix) {
             return ControlFlow::Break(());
         }
@@ -28,10 +33,17 @@ pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, S
             malformed = true;
             return ControlFlow::Break(());
         };
-        if entry.is_unreadable() {
-            page.damaged.push(key.clone());
-        }
-        page.entries.push((key, entry.stat));
+        page.entries.push(ListEntry {
+            key,
+            version: brief.version,
+            written_as: brief.written_as,
+            kind: brief.kind,
+            size_bytes: brief.size_bytes,
+            digest: brief.digest,
+            content_type: brief.content_type.map(|text| content_types.shared(text)),
+            modified_unix_millis: brief.modified_unix_millis,
+            is_damaged: brief.is_unreadable,
+        });
         ControlFlow::Continue(())
     };
     let from = match &start {
@@ -39,9 +51,23 @@ pub(super) fn page(shared: &Shared, request: &ListRequest) -> Result<ListPage, S
         Bound::Excluded(name) => Bound::Excluded(name),
         Bound::Unbounded => Bound::Unbounded,
     };
-    let walked =
-        shared.with_index((), |index, ()| index.walk(from, Detail::WithoutHeaders, &mut visit));
-    let walked = walked.map_err(|(error, ())| error)?;
-    shared.checked(if malformed { Err(IndexError::not_a_name()) } else { walked })?;
+    let listed = shared.with_index((), |index, ()| index.list(from, &mut visit));
+    let listed = listed.map_err(|(error, ())| error)?;
+    shared.checked(if malformed { Err(IndexError::not_a_name()) } else { listed })?;
     Ok(page)
+}
+
+/// Neighbours have one content type mostly: they share the text of it.
+#[derive(Debug, Default)]
+struct ContentTypes {
+    last: Option<Arc<str>>,
+}
+
+impl ContentTypes {
+    fn shared(&mut self, text: &str) -> Arc<str> {
+        match &self.last {
+            Some(last) if **last == *text => Arc::clone(last),
+            _ => Arc::clone(self.last.insert(text.into())),
+        }
+    }
 }

@@ -10,8 +10,8 @@ use holdfast_core::name::{Bucket, Key, ObjectName};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::version::Version;
 use holdfast_store::log_engine::index::{
-    Checkpoint, Content, Entry, FileId, FileState, INDEX_VERSION, Index, IndexBatch, IndexEngine,
-    IndexError, MemoryIndexEngine, Place, SegmentUsage,
+    Brief, Checkpoint, Content, Entry, FileId, FileState, INDEX_VERSION, Index, IndexBatch,
+    IndexEngine, IndexError, MemoryIndexEngine, Place, SegmentUsage,
 };
 
 /// Everything that can be read from an index.
@@ -24,13 +24,21 @@ pub struct State {
     pub checkpoint: Option<Checkpoint>,
 }
 
-/// Reads everything, entries both by scan and by name.
+/// Reads everything, entries by scan, by list and by name.
 pub fn read(index: &dyn Index) -> Result<State, IndexError> {
     let mut state = State::default();
     index.scan(Bound::Unbounded, &mut |name, entry| {
         state.entries.push((name, entry));
         ControlFlow::Continue(())
     })?;
+    let mut scanned = state.entries.iter();
+    index.list(Bound::Unbounded, &mut |bucket, key, brief| {
+        let (name, entry) = scanned.next().expect("a list has no more than a scan");
+        assert_eq!((bucket, key), (name.bucket.as_str(), name.key.as_str()));
+        assert_eq!(brief, Brief::from(entry), "scan and list of {name} differ");
+        ControlFlow::Continue(())
+    })?;
+    assert_eq!(scanned.next(), None, "a list has no less than a scan");
     for number in 0..NAMES {
         let name = numbered_name(number);
         let found = state.entries.binary_search_by(|(other, _)| other.cmp(&name));

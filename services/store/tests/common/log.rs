@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use holdfast_core::object::{Kind, Stat};
 use holdfast_core::version::Version;
+use holdfast_core::wire::list::ListEntry;
 use holdfast_runtime::{Entropy, FileSystem, Runtime};
 use holdfast_store::log_engine::index::{IndexEngine, MemoryIndexEngine};
 use holdfast_store::{ListRequest, LogStore, LogStoreOptions, PutOutcome, Store, StoreError};
@@ -228,14 +229,15 @@ impl Model {
             Ok(page) => page,
             Err(error) => return assert_clear(&error, what),
         };
-        let listed: BTreeMap<_, _> =
-            page.entries.into_iter().map(|(key, stat)| (key.as_str().to_owned(), stat)).collect();
+        let entries = page.entries.into_iter();
+        let entries = entries.map(|entry| ListEntry { is_damaged: false, ..entry });
+        let listed: BTreeMap<_, _> = entries.map(|it| (it.key.as_str().to_owned(), it)).collect();
         for (key, known) in &self.0 {
             let newest = match known {
-                Known::Object(stat, _) | Known::Deleted(stat) => Some(stat),
+                Known::Object(stat, _) | Known::Deleted(stat) => Some(super::listed(key, stat)),
                 Known::Forgotten => None,
             };
-            let is_right = listed.get(key) == newest;
+            let is_right = listed.get(key) == newest.as_ref();
             assert!(is_right || page.unreadable_count > 0, "{what}: list misses {key} silently");
             if let Some((listed, newest)) = listed.get(key).zip(newest) {
                 assert!(listed.version <= newest.version, "{what}: {key} has a version to come");

@@ -20,6 +20,7 @@ use futures_util::StreamExt;
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::object::{Metadata, Stat};
 use holdfast_core::version::Version;
+use holdfast_core::wire::list::ListEntry;
 use holdfast_runtime::{FileSystem, Runtime};
 use holdfast_store::{FileStore, FileStoreOptions, Stamp, Store, StoreError};
 
@@ -59,6 +60,11 @@ pub async fn open_with(root: &Path, files: Arc<dyn FileSystem>) -> FileStore {
     let runtime = Runtime::real().with_files(files);
     let opened = FileStore::open(runtime, root.to_owned(), FileStoreOptions::default()).await;
     opened.expect("the volume is sound")
+}
+
+/// What a list says of a name.
+pub fn listed(key: &str, stat: &Stat) -> ListEntry {
+    ListEntry::new(name(key).key, stat)
 }
 
 pub fn name(key: &str) -> ObjectName {

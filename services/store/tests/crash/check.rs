@@ -6,7 +6,8 @@ use bytes::BytesMut;
 use futures_util::StreamExt;
 use holdfast_core::name::Bucket;
 use holdfast_core::object::{Kind, Stat};
-use holdfast_store::{ListRequest, LogStore, Store, StoreError};
+use holdfast_core::wire::list::ListEntry;
+use holdfast_store::{ListRequest, LogStore, Stamp, Store, StoreError};
 
 use crate::common::power::PowerDisk;
 use crate::common::stamp;
@@ -124,6 +125,13 @@ fn is_stat_of(stat: Option<&Stat>, state: Option<&Found>) -> bool {
         && (stat.kind, stat.size_bytes) == (found.kind, found.payload.len() as u64)
 }
 
+fn is_entry_of(entry: &ListEntry, found: &Found) -> bool {
+    let Stamp { version, metadata } = stamp(found.clock);
+    (entry.version, entry.content_type.as_deref()) == (version, metadata.content_type.as_deref())
+        && entry.modified_unix_millis == metadata.modified_unix_millis
+        && (entry.kind, entry.size_bytes) == (found.kind, found.payload.len() as u64)
+}
+
 fn describe(state: &Option<Found>) -> String {
     state.as_ref().map_or_else(
         || "absent".into(),
@@ -152,8 +160,8 @@ async fn check_list(store: &LogStore, found: &[Option<Found>]) -> Verdict<()> {
     let mut listed = page.entries.into_iter();
     for (key, found) in found.iter().enumerate().filter(|(_, found)| found.is_some()) {
         let next = listed.next();
-        let is_it = next.as_ref().is_some_and(|(name, stat)| {
-            *name == key_name(key).key && is_stat_of(Some(stat), found.as_ref())
+        let is_it = next.as_ref().zip(found.as_ref()).is_some_and(|(entry, found)| {
+            entry.key == key_name(key).key && is_entry_of(entry, found)
         });
         ensure!(is_it, "the list has {next:?} for {key}");
     }

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 
 use holdfast_core::name::ObjectName;
 use holdfast_store::log_engine::index::{
-    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
     MemoryIndexEngine, SegmentUsage,
 };
 
@@ -189,13 +189,20 @@ impl Index for RecordingIndex {
         self.inner.get(name)
     }
 
-    fn walk(
+    fn scan(
         &self,
         from: Bound<&ObjectName>,
-        detail: Detail,
-        visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
-        self.inner.walk(from, detail, visit)
+        self.inner.scan(from, visit)
+    }
+
+    fn list(
+        &self,
+        from: Bound<&ObjectName>,
+        visit: &mut dyn FnMut(&str, &str, Brief<'_>) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        self.inner.list(from, visit)
     }
 
     fn file(&self, file: FileId) -> Result<Option<FileState>, IndexError> {

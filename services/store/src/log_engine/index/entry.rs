@@ -14,6 +14,8 @@
 //! Every value ends with a checksum of key and value, made of their CRC-32Cs: what the engine below does
 //! not notice is noticed here, and a value that turns up under another key too.
 
+use std::collections::BTreeMap;
+
 use crc_fast::crc32_iscsi;
 use holdfast_core::name::ObjectName;
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
@@ -21,7 +23,9 @@ use holdfast_core::version::Version;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::{Checkpoint, Content, Detail, Entry, FileId, IndexError, Place, SegmentUsage};
+use super::{
+    Brief, Checkpoint, Content, Entry, FileId, IndexError, Place, SegmentUsage, is_unreadable,
+};
 
 /// Where the checkpoint is.
 pub(super) const CHECKPOINT_KEY: &[u8] = b"c";
@@ -60,11 +64,8 @@ pub(super) fn entry_key(name: &ObjectName) -> Vec<u8> {
     bytes
 }
 
-/// Before every entry.
-pub(super) const FIRST_ENTRY_KEY: &[u8] = &[ENTRY];
-
-/// After every entry.
-pub(super) const ENTRIES_END_KEY: &[u8] = &[ENTRY + 1];
+/// What the keys of all entries begin with, and no other key.
+pub(super) const ENTRY_PREFIX: &[u8] = &[ENTRY];
 
 /// Bucket and key of the name that [`entry_key`] was given.
 pub(super) fn decode_entry_key(bytes: &[u8]) -> Result<(&str, &str), IndexError> {
@@ -163,18 +164,81 @@ fn flags(entry: &Entry) -> u8 {
     tombstone | damaged | content << CONTENT_SHIFT
 }
 
-/// The entry that [`encode_entry`] was given, or as much of it as is needed.
-pub(super) fn decode_entry(key: &[u8], value: &[u8], detail: Detail) -> Result<Entry, IndexError> {
-    let mut fields = Fields(opened(key, value)?);
-    let fixed = fixed_fields(&mut fields);
-    let mut entry = fixed.ok_or_else(|| damaged("an entry is cut short or has unknown flags"))?;
-    let metadata = metadata_of(&mut fields, detail).filter(|_| fields.0.is_empty());
-    entry.stat.metadata =
-        metadata.ok_or_else(|| damaged("the metadata of an entry is malformed"))?;
-    Ok(entry)
+/// The entry that [`encode_entry`] was given.
+pub(super) fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry, IndexError> {
+    let mut headers = BTreeMap::new();
+    let Parts { fixed, rest } = parts(key, value, |name, value| {
+        headers.insert(name.text()?.to_owned(), value.text()?.to_owned());
+        Some(())
+    })?;
+    let Fixed { version, kind, size_bytes, digest, content, place, origin, is_damaged } = fixed;
+    let metadata = Metadata {
+        content_type: rest.content_type.map(str::to_owned),
+        headers,
+        modified_unix_millis: rest.modified_unix_millis,
+        written_as: rest.written_as,
+    };
+    let stat = Stat { version, kind, size_bytes, digest, metadata };
+    Ok(Entry { stat, content, place, origin, is_damaged })
 }
 
-fn fixed_fields(fields: &mut Fields<'_>) -> Option<Entry> {
+/// As much of it as a list shows. The headers, which would take longer to make
+/// than everything else, are passed over.
+pub(super) fn decode_brief<'a>(key: &[u8], value: &'a [u8]) -> Result<Brief<'a>, IndexError> {
+    let Parts { fixed, rest } = parts(key, value, |_, _| Some(()))?;
+    Ok(Brief {
+        version: fixed.version,
+        written_as: rest.written_as,
+        kind: fixed.kind,
+        size_bytes: fixed.size_bytes,
+        digest: fixed.digest,
+        content_type: rest.content_type,
+        modified_unix_millis: rest.modified_unix_millis,
+        is_unreadable: is_unreadable(fixed.is_damaged, fixed.content),
+    })
+}
+
+/// An entry but for its headers.
+struct Parts<'a> {
+    fixed: Fixed,
+    rest: Rest<'a>,
+}
+
+/// What every entry has in the same place.
+struct Fixed {
+    version: Version,
+    kind: Kind,
+    size_bytes: u64,
+    digest: Digest,
+    content: Content,
+    place: Place,
+    origin: u64,
+    is_damaged: bool,
+}
+
+/// Of the metadata what is not a header.
+struct Rest<'a> {
+    content_type: Option<&'a str>,
+    modified_unix_millis: u64,
+    written_as: Option<Version>,
+}
+
+/// Verifies a value and takes it apart; `on_header` takes each name and its
+/// value, and says `None` when they are none.
+fn parts<'a>(
+    key: &[u8],
+    value: &'a [u8],
+    on_header: impl FnMut(Text<'a>, Text<'a>) -> Option<()>,
+) -> Result<Parts<'a>, IndexError> {
+    let mut fields = Fields(opened(key, value)?);
+    let fixed = fixed_fields(&mut fields);
+    let fixed = fixed.ok_or_else(|| damaged("an entry is cut short or has unknown flags"))?;
+    let rest = metadata_of(&mut fields, on_header).filter(|_| fields.0.is_empty());
+    let rest = rest.ok_or_else(|| damaged("the metadata of an entry is malformed"))?;
+    Ok(Parts { fixed, rest })
+}
+
+fn fixed_fields(fields: &mut Fields<'_>) -> Option<Fixed> {
     let flags = fields.u8()?;
     let kind = if flags & IS_TOMBSTONE == 0 { Kind::Object } else { Kind::Tombstone };
     let version = Version::from_parts(fields.u64()?, fields.u64()?);
@@ -188,8 +252,8 @@ fn fixed_fields(fields: &mut Fields<'_>) -> Option<Entry> {
         3 => Content::Lost,
         _ => return None,
     };
-    let stat = Stat { version, kind, size_bytes, digest, metadata: Metadata::default() };
-    Some(Entry { stat, content, place, origin, is_damaged: flags & IS_DAMAGED != 0 })
+    let is_damaged = flags & IS_DAMAGED != 0;
+    Some(Fixed { version, kind, size_bytes, digest, content, place, origin, is_damaged })
 }
 
 /// Metadata in a form that is read a thousand times for a page of a list, where
@@ -228,24 +292,21 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) -> Result<(), IndexError> {
     Ok(())
 }
 
-fn metadata_of(fields: &mut Fields<'_>, detail: Detail) -> Option<Metadata> {
-    let mut metadata = Metadata { modified_unix_millis: fields.u64()?, ..Metadata::default() };
+fn metadata_of<'a>(
+    fields: &mut Fields<'a>,
+    mut on_header: impl FnMut(Text<'a>, Text<'a>) -> Option<()>,
+) -> Option<Rest<'a>> {
+    let modified_unix_millis = fields.u64()?;
     let count = fields.u32()?;
     for _ in 0..count / 2 {
-        if detail == Detail::WithoutHeaders {
-            fields.skip_text().and_then(|()| fields.skip_text())?;
-            continue;
-        }
-        let (name, value) = (fields.text()?, fields.text()?);
-        metadata.headers.insert(name.to_owned(), value.to_owned());
+        on_header(fields.text()?, fields.text()?)?;
     }
-    if count % 2 == 1 {
-        metadata.content_type = Some(fields.text()?.to_owned());
-    }
-    if !fields.0.is_empty() {
-        metadata.written_as = Some(Version::from_parts(fields.u64()?, fields.u64()?));
-    }
-    Some(metadata)
+    let content_type = if count % 2 == 1 { Some(fields.text()?.text()?) } else { None };
+    let written_as = match fields.0.is_empty() {
+        true => None,
+        false => Some(Version::from_parts(fields.u64()?, fields.u64()?)),
+    };
+    Some(Rest { content_type, modified_unix_millis, written_as })
 }
 
 /// The value of a key that says all.
@@ -365,23 +426,24 @@ impl<'a> Fields<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Option<&'a str> {
-        self.bytes().and_then(|text| str::from_utf8(text).ok())
-    }
-
-    fn skip_text(&mut self) -> Option<()> {
-        self.bytes().map(|_| ())
-    }
-
-    fn bytes(&mut self) -> Option<&'a [u8]> {
+    fn text(&mut self) -> Option<Text<'a>> {
         let length = usize::try_from(self.u32()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        Some(bytes)
+        Some(Text(bytes))
     }
 
     fn u64_of_key(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
+    }
+}
+
+/// The bytes of what should be a text.
+struct Text<'a>(&'a [u8]);
+
+impl<'a> Text<'a> {
+    fn text(&self) -> Option<&'a str> {
+        str::from_utf8(self.0).ok()
     }
 }
 

@@ -26,14 +26,14 @@ use ::fjall::{
     AbstractTree, Database, Guard, Iter, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
     PersistMode, Readable,
 };
-use holdfast_core::name::ObjectName;
+use holdfast_core::name::{Bucket, Key, ObjectName};
 use holdfast_runtime::Runtime;
 
 use self::check::Found;
 use self::failure::{damaged, guarded, io_error};
 use super::entry::{self, BatchStamp};
 use super::{
-    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
     SegmentUsage,
 };
 
@@ -243,32 +243,45 @@ impl FjallIndex {
         self.handles().keyspace.tree.active_memtable().size() >= self.memtable_bytes
     }
 
-    /// Visits what lies between two keys, as of now, until told to stop.
+    /// Visits what begins with a prefix, as of now, from one of these keys on and
+    /// until told to stop. fjall is given no upper bound: it would look for the
+    /// place of it in each block on the way.
     fn visit(
         &self,
+        prefix: &[u8],
         from: Bound<&[u8]>,
-        to: Bound<&[u8]>,
         visit: &mut Visit<'_>,
     ) -> Result<(), IndexError> {
         let Handles { keyspace, database } = self.handles();
+        let range = (from, Bound::Unbounded);
         let mut range: Iter =
-            guarded(|| Ok(database.snapshot().range::<&[u8], _>(keyspace, (from, to))))?;
+            guarded(|| Ok(database.snapshot().range::<&[u8], _>(keyspace, range)))?;
         while let Some((key, value)) = guarded(|| range.next().map(Guard::into_inner).transpose())?
         {
-            if visit(&key, &value)?.is_break() {
+            if !key.starts_with(prefix) || visit(&key, &value)?.is_break() {
                 break;
             }
         }
         Ok(())
     }
 
+    /// Visits the entries from a name on.
+    fn visit_entries(
+        &self,
+        from: Bound<&ObjectName>,
+        visit: &mut Visit<'_>,
+    ) -> Result<(), IndexError> {
+        let from = from.map(entry::entry_key);
+        let from = match &from {
+            Bound::Included(key) => Bound::Included(key.as_slice()),
+            Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
+            Bound::Unbounded => Bound::Included(entry::ENTRY_PREFIX),
+        };
+        self.visit(entry::ENTRY_PREFIX, from, visit)
+    }
+
     fn visit_prefix(&self, prefix: &[u8], visit: &mut Visit<'_>) -> Result<(), IndexError> {
-        self.visit(Bound::Included(prefix), Bound::Unbounded, &mut |key, value| match key
-            .starts_with(prefix)
-        {
-            true => visit(key, value),
-            false => Ok(ControlFlow::Break(())),
-        })
+        self.visit(prefix, Bound::Included(prefix), visit)
     }
 
     fn has_mark(&self, key: &[u8]) -> Result<bool, IndexError> {
@@ -281,24 +294,31 @@ impl Index for FjallIndex {
     fn get(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError> {
         let key = entry::entry_key(name);
         let value = self.value(&key)?;
-        value.map(|value| entry::decode_entry(&key, &value, Detail::Whole)).transpose()
+        value.map(|value| entry::decode_entry(&key, &value)).transpose()
     }
 
-    fn walk(
+    fn scan(
         &self,
         from: Bound<&ObjectName>,
-        detail: Detail,
-        visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
-        let from = from.map(entry::entry_key);
-        let from = match &from {
-            Bound::Included(key) => Bound::Included(key.as_slice()),
-            Bound::Excluded(key) => Bound::Excluded(key.as_slice()),
-            Bound::Unbounded => Bound::Included(entry::FIRST_ENTRY_KEY),
-        };
-        self.visit(from, Bound::Excluded(entry::ENTRIES_END_KEY), &mut |key, value| {
+        self.visit_entries(from, &mut |key, value| {
             let (bucket, name) = entry::decode_entry_key(key)?;
-            Ok(visit(bucket, name, entry::decode_entry(key, value, detail)?))
+            let malformed = |_| IndexError::not_a_name();
+            let bucket = Bucket::new(bucket).map_err(malformed)?;
+            let name = ObjectName::new(bucket, Key::new(name).map_err(malformed)?);
+            Ok(visit(name, entry::decode_entry(key, value)?))
+        })
+    }
+
+    fn list(
+        &self,
+        from: Bound<&ObjectName>,
+        visit: &mut dyn FnMut(&str, &str, Brief<'_>) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        self.visit_entries(from, &mut |key, value| {
+            let (bucket, name) = entry::decode_entry_key(key)?;
+            Ok(visit(bucket, name, entry::decode_brief(key, value)?))
         })
     }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use holdfast_core::name::ObjectName;
 
 use super::{
-    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
+    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
     SegmentUsage,
 };
 
@@ -126,11 +126,10 @@ impl Index for MemoryIndex {
         Ok(lock(&self.state).content.entries.get(name).cloned())
     }
 
-    fn walk(
+    fn scan(
         &self,
         from: Bound<&ObjectName>,
-        detail: Detail,
-        visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
+        visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         // A copy, so that `visit` may use the index.
         let entries: Vec<_> = lock(&self.state)
@@ -139,13 +138,18 @@ impl Index for MemoryIndex {
             .range((from, Bound::Unbounded))
             .map(|(name, entry)| (name.clone(), entry.clone()))
             .collect();
-        let _ = entries.into_iter().try_for_each(|(name, mut entry)| {
-            if detail == Detail::WithoutHeaders {
-                entry.stat.metadata.headers.clear();
-            }
-            visit(name.bucket.as_str(), name.key.as_str(), entry)
-        });
+        let _ = entries.into_iter().try_for_each(|(name, entry)| visit(name, entry));
         Ok(())
+    }
+
+    fn list(
+        &self,
+        from: Bound<&ObjectName>,
+        visit: &mut dyn FnMut(&str, &str, Brief<'_>) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        self.scan(from, &mut |name, entry| {
+            visit(name.bucket.as_str(), name.key.as_str(), Brief::from(&entry))
+        })
     }
 
     fn file(&self, file: FileId) -> Result<Option<FileState>, IndexError> {

@@ -15,8 +15,9 @@ use std::fmt;
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 
-use holdfast_core::name::{Bucket, Key, ObjectName};
-use holdfast_core::object::Stat;
+use holdfast_core::name::ObjectName;
+use holdfast_core::object::{Digest, Kind, Stat};
+use holdfast_core::version::Version;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -86,6 +87,18 @@ pub struct Entry {
     /// Whether a read or a scrub found its payload damaged. A copy that is
     /// written anew clears it.
     pub is_damaged: bool,
+}
+
+impl Entry {
+    /// Whether another copy of the same version is welcome.
+    #[must_use]
+    pub fn is_unreadable(&self) -> bool {
+        is_unreadable(self.is_damaged, self.content)
+    }
+}
+
+fn is_unreadable(is_damaged: bool, content: Content) -> bool {
+    is_damaged || content == Content::Lost
 }
 
 /// How much of a segment is in use.
@@ -216,14 +229,42 @@ impl IndexError {
     }
 }
 
-/// How much of each entry who walks over many of them needs.
+/// What a list shows of an entry. Its texts are those of the index, so that who
+/// looks at a thousand of them copies no more than it needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detail {
-    /// All of it.
-    Whole,
-    /// All but the headers of its metadata, which take longer to make than
-    /// everything else.
-    WithoutHeaders,
+pub struct Brief<'a> {
+    /// The version.
+    pub version: Version,
+    /// See [`holdfast_core::object::Metadata::written_as`].
+    pub written_as: Option<Version>,
+    /// Content or tombstone.
+    pub kind: Kind,
+    /// Payload length in bytes.
+    pub size_bytes: u64,
+    /// Digest of the payload.
+    pub digest: Digest,
+    /// The `Content-Type` of the PUT.
+    pub content_type: Option<&'a str>,
+    /// When the writer took the object, in Unix milliseconds.
+    pub modified_unix_millis: u64,
+    /// See [`Entry::is_unreadable`].
+    pub is_unreadable: bool,
+}
+
+impl<'a> From<&'a Entry> for Brief<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        let Stat { version, kind, size_bytes, digest, metadata } = &entry.stat;
+        Self {
+            version: *version,
+            written_as: metadata.written_as,
+            kind: *kind,
+            size_bytes: *size_bytes,
+            digest: *digest,
+            content_type: metadata.content_type.as_deref(),
+            modified_unix_millis: metadata.modified_unix_millis,
+            is_unreadable: entry.is_unreadable(),
+        }
+    }
 }
 
 /// An ordered map from names to entries, with a checkpoint. All methods block.
@@ -235,19 +276,7 @@ pub trait Index: Send + Sync + fmt::Debug {
     fn get(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError>;
 
     /// Visits entries in byte order of bucket and key, until told to stop. In
-    /// bounded memory, and while others write. `visit` is given bucket and key
-    /// as texts, so that who looks at a thousand of them copies what it needs.
-    ///
-    /// # Errors
-    /// [`IndexError`].
-    fn walk(
-        &self,
-        from: Bound<&ObjectName>,
-        detail: Detail,
-        visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
-    ) -> Result<(), IndexError>;
-
-    /// As [`Self::walk`], with names and whole entries.
+    /// bounded memory, and while others write.
     ///
     /// # Errors
     /// [`IndexError`].
@@ -255,20 +284,18 @@ pub trait Index: Send + Sync + fmt::Debug {
         &self,
         from: Bound<&ObjectName>,
         visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
-    ) -> Result<(), IndexError> {
-        let mut malformed = None;
-        self.walk(from, Detail::Whole, &mut |bucket, key, entry| match (
-            Bucket::new(bucket),
-            Key::new(key),
-        ) {
-            (Ok(bucket), Ok(key)) => visit(ObjectName::new(bucket, key), entry),
-            _ => {
-                malformed = Some(IndexError::not_a_name());
-                ControlFlow::Break(())
-            }
-        })?;
-        malformed.map_or(Ok(()), Err)
-    }
+    ) -> Result<(), IndexError>;
+
+    /// As [`Self::scan`], for a list: visits bucket and key, as texts that may be
+    /// no name, and what a list shows. Every entry is verified all the same.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    fn list(
+        &self,
+        from: Bound<&ObjectName>,
+        visit: &mut dyn FnMut(&str, &str, Brief<'_>) -> ControlFlow<()>,
+    ) -> Result<(), IndexError>;
 
     /// Whether a payload file is known, and as what.
     ///

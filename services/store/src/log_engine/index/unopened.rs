@@ -7,7 +7,7 @@ use std::ops::{Bound, ControlFlow};
 use holdfast_core::name::ObjectName;
 
 use super::{
-    Checkpoint, Detail, Entry, FileId, FileState, Index, IndexBatch, IndexError, SegmentUsage,
+    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexError, SegmentUsage,
 };
 
 /// No index: every call is [`IndexError::NoSpace`].
@@ -19,11 +19,18 @@ impl Index for Unopened {
         Err(IndexError::NoSpace)
     }
 
-    fn walk(
+    fn scan(
         &self,
         _from: Bound<&ObjectName>,
-        _detail: Detail,
-        _visit: &mut dyn FnMut(&str, &str, Entry) -> ControlFlow<()>,
+        _visit: &mut dyn FnMut(ObjectName, Entry) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        Err(IndexError::NoSpace)
+    }
+
+    fn list(
+        &self,
+        _from: Bound<&ObjectName>,
+        _visit: &mut dyn FnMut(&str, &str, Brief<'_>) -> ControlFlow<()>,
     ) -> Result<(), IndexError> {
         Err(IndexError::NoSpace)
     }
