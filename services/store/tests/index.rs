@@ -81,6 +81,57 @@ fn what_was_applied_is_there_also_after_opening_again() {
     });
 }
 
+/// In memtables so small that it is built of many runs, too.
+#[test]
+fn an_index_that_is_built_is_as_one_that_was_written_to() {
+    let small = fjall().with_memtable_bytes(4 * 1024);
+    let engines: [&dyn IndexEngine; 3] = [&fjall(), &small, &MemoryIndexEngine::new()];
+    for engine in engines {
+        let directory = TempDir::new();
+        let directory = &directory.join("index");
+        let all = batches(5, 90);
+        let mut builder = engine.build(directory).unwrap();
+        for (at, batch) in all.iter().enumerate().take(80) {
+            builder.apply(batch).unwrap();
+            let expected: BTreeMap<_, _> = match at % 20 {
+                0 => state_after(&all[..=at]).entries.into_iter().collect(),
+                _ => continue,
+            };
+            for (name, _) in all.iter().flat_map(|batch| &batch.entries) {
+                assert_eq!(builder.get(name).unwrap().as_ref(), expected.get(name), "{name}");
+            }
+        }
+        let index = builder.finish().unwrap();
+        assert_eq!(read(&*index).unwrap(), state_after(&all[..80]));
+        drop(index);
+        for at in 80..all.len() {
+            let index = engine.open(directory).unwrap();
+            assert_eq!(read(&*index).unwrap(), state_after(&all[..at]), "before batch {at}");
+            index.apply(&all[at]).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_index_that_was_cut_while_it_was_built_has_no_checkpoint() {
+    let engine = fjall().with_memtable_bytes(4 * 1024);
+    let directory = TempDir::new();
+    let mut builder = engine.build(directory.path()).unwrap();
+    batches(6, 80).iter().for_each(|batch| builder.apply(batch).unwrap());
+    drop(builder);
+    let index = engine.open(directory.path()).unwrap();
+    assert_eq!(index.checkpoint().unwrap(), None);
+    assert!(!read(&*index).unwrap().entries.is_empty(), "runs were written before");
+}
+
+#[test]
+fn nothing_makes_an_empty_index() {
+    on_each(|engine, directory| {
+        let index = engine.build(directory).unwrap().finish().unwrap();
+        assert_eq!(read(&*index).unwrap(), State::default());
+    });
+}
+
 #[test]
 fn entries_are_scanned_in_the_order_of_names_from_where_one_asks() {
     on_each(|engine, directory| {

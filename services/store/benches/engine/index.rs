@@ -1,6 +1,7 @@
 //! What the engine's `stat` and `list` cost over the same gets and scans
 //! straight on the index they are kept in.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -54,7 +55,7 @@ impl Sides {
     async fn open(directory: &BenchDirectory, count: u64) -> Self {
         let objects = Objects::new(METADATA_BYTES);
         let began = Instant::now();
-        let log = populate(directory, objects, count).await;
+        let log = populate(&directory.join("index-log"), objects, count).await;
         println!("index: {count} names written in {:.1} s", began.elapsed().as_secs_f64());
         let (began, path) = (Instant::now(), directory.join("index-bare"));
         let make = move || Arc::new(BareIndex::make(&path, objects, count));
@@ -168,14 +169,13 @@ impl Timer {
 }
 
 /// Writes empty objects through the engine and opens it anew.
-async fn populate(directory: &BenchDirectory, objects: Objects, count: u64) -> Arc<dyn Store> {
-    let root = directory.join("index-log");
-    let store = Engine::Log.open(&root).await;
+pub(crate) async fn populate(root: &Path, objects: Objects, count: u64) -> Arc<dyn Store> {
+    let store = Engine::Log.open(root).await;
     let load = Load::new(StoreTarget { store, objects }, objects);
     load.run(WRITERS, 0, Extent::Until(count)).await;
     let load = Arc::into_inner(load).expect("every writer has ended");
     close(load.target.store).await;
-    Engine::Log.open(&root).await
+    Engine::Log.open(root).await
 }
 
 fn names(objects: Objects, count: u64, wanted: u64) -> Names {

@@ -8,6 +8,7 @@
 //! cargo bench -p holdfast-store --bench engine -- large     # 64 MiB objects
 //! cargo bench -p holdfast-store --bench engine -- amplification
 //! cargo bench -p holdfast-store --bench engine -- index     # stat and list
+//! cargo bench -p holdfast-store --bench engine -- rebuild   # the index from the log
 //! ```
 //!
 //! With `--check` the exit status is 1 when a target is missed. It is not part
@@ -22,6 +23,7 @@
 //! | `HOLDFAST_BENCH_LARGE` | 64 MiB objects of one measurement | 8 |
 //! | `HOLDFAST_BENCH_OBJECTS` | objects of the amplification row | 400000 |
 //! | `HOLDFAST_BENCH_KEYS` | names of the index rows | 2000000 |
+//! | `HOLDFAST_BENCH_RECORDS` | records of the rebuild row | 1000000 |
 //!
 //! Whatever is compared takes turns through every round of one run, on one
 //! disk. A ratio is taken within a round; the median of the rounds is compared
@@ -49,6 +51,7 @@ mod index;
 mod large;
 mod load;
 mod puts;
+mod rebuild;
 mod table;
 
 use std::process::ExitCode;
@@ -58,7 +61,7 @@ use crate::common::directory::BenchDirectory;
 use crate::common::settings::number;
 use crate::table::Table;
 
-const ALL: [&str; 5] = ["puts", "medium", "large", "amplification", "index"];
+const ALL: [&str; 6] = ["puts", "medium", "large", "amplification", "index", "rebuild"];
 
 fn main() -> ExitCode {
     // cargo adds `--bench`.
@@ -90,6 +93,7 @@ async fn measure(chosen: &[&str]) -> bool {
             "medium" => puts::measure_medium(&directory, rounds, &mut table).await,
             "large" => large::measure(&directory, rounds, &mut table).await,
             "amplification" => amplification::measure(&directory, &mut table).await,
+            "rebuild" => rebuild::measure(&directory, rounds, &mut table).await,
             _ => index::measure(&directory, rounds, &mut table).await,
         }
     }

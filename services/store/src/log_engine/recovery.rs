@@ -148,13 +148,13 @@ enum Tried {
 
 fn replay(
     disk: &Disk,
-    index: Box<dyn Index>,
+    mut index: Box<dyn Index>,
     mut ledger: Ledger,
     segments: &BTreeMap<u64, SegmentId>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Tried, StoreError> {
-    let replayed =
-        Replay { disk, index: &*index, segments, missing: Vec::new(), progress }.run(&mut ledger);
+    let replayed = Replay { disk, index: &mut index, segments, missing: Vec::new(), progress }
+        .run(&mut ledger);
     match replayed {
         Ok(replayed) => {
             let missing = missing_segments(&ledger, segments);
@@ -180,13 +180,11 @@ fn rebuild(
 ) -> Result<(Box<dyn Index>, Ledger, Replayed), StoreError> {
     let directory = disk.path(INDEX_DIRECTORY);
     engine.remove(&directory)?;
-    let index = engine.open(&directory)?;
+    let mut index = engine.build(&directory)?;
     let mut ledger = Ledger::default();
-    let mut replay = Replay { disk, index: &*index, segments, missing, progress };
+    let mut replay = Replay { disk, index: &mut *index, segments, missing, progress };
     let replayed = replay.run(&mut ledger)?;
-    // Else a power cut soon after would begin all of it again.
-    index.persist()?;
-    Ok((index, ledger, replayed))
+    Ok((index.finish()?, ledger, replayed))
 }
 
 pub(super) fn open_index(

@@ -12,7 +12,7 @@ use holdfast_core::name::ObjectName;
 use holdfast_runtime::File;
 use serde::Serialize;
 
-use super::index::{Content, DoubtfulRegion, Entry, Index, IndexError, Place, Position};
+use super::index::{Content, DoubtfulRegion, Entry, IndexError, Intake, Place, Position};
 use super::ledger::{Draft, Ledger};
 use super::record::{Head, RecordKind, decode_segment};
 use super::scan::{Found, Item, Payload, ScanRequest, SegmentScan, is_synced};
@@ -66,7 +66,7 @@ pub(super) struct Replayed {
 /// Reads the log into an index.
 pub(super) struct Replay<'a> {
     pub(super) disk: &'a Disk,
-    pub(super) index: &'a dyn Index,
+    pub(super) index: &'a mut dyn Intake,
     pub(super) segments: &'a BTreeMap<u64, SegmentId>,
     /// Segments that an index pointed to and that are not there.
     pub(super) missing: Vec<u64>,
@@ -175,7 +175,7 @@ impl Replay<'_> {
         self.apply(ledger, draft)
     }
 
-    fn apply(&self, ledger: &mut Ledger, draft: Draft) -> Result<(), StoreError> {
+    fn apply(&mut self, ledger: &mut Ledger, draft: Draft) -> Result<(), StoreError> {
         let changes = draft.changes();
         self.index.apply(&draft.into_batch())?;
         ledger.absorb(changes);

@@ -77,10 +77,10 @@ fn bring_up_to_date(
     listed: &Listed,
     on: &mut OnEvent<'_>,
 ) -> Result<Option<Opened>, StoreError> {
-    let Some((index, mut ledger)) = volume.open_index(listed, on)? else { return Ok(None) };
+    let Some((mut index, mut ledger)) = volume.open_index(listed, on)? else { return Ok(None) };
     let replayed = Replay {
         disk: &volume.disk,
-        index: &*index,
+        index: &mut index,
         segments: &listed.segments,
         missing: Vec::new(),
         progress: &mut |_| {},

@@ -9,9 +9,12 @@
 //! memtables, the top level of each block index and a few open files.
 //! Opening reads the journals, which are bounded, and the end of each table.
 
+mod build;
 mod check;
 mod failure;
 mod journal;
+mod run;
+mod seen;
 mod tables;
 
 use std::collections::BTreeMap;
@@ -29,12 +32,13 @@ use ::fjall::{
 use holdfast_core::name::{Bucket, Key, ObjectName};
 use holdfast_runtime::Runtime;
 
+use self::build::Builder;
 use self::check::Found;
 use self::failure::{damaged, guarded, io_error};
 use super::entry::{self, BatchStamp};
 use super::{
-    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexEngine, IndexError,
-    SegmentUsage,
+    Brief, Checkpoint, Entry, FileId, FileState, Index, IndexBatch, IndexBuilder, IndexEngine,
+    IndexError, SegmentUsage,
 };
 
 const KEYSPACE: &str = "index";
@@ -106,10 +110,8 @@ impl FjallIndexEngine {
         })?;
         Ok((database, keyspace))
     }
-}
 
-impl IndexEngine for FjallIndexEngine {
-    fn open(&self, directory: &Path) -> Result<Box<dyn Index>, IndexError> {
+    fn open_index(&self, directory: &Path) -> Result<FjallIndex, IndexError> {
         let files = self.runtime.files();
         files.create_directories(directory).map_err(|error| io_error(&error))?;
         let found = check::check(&*files, directory)?;
@@ -125,7 +127,18 @@ impl IndexEngine for FjallIndexEngine {
         // persisted. Each time, as who made it may have been killed right after.
         let keyspaces = directory.join(check::KEYSPACES);
         files.sync_directory(&keyspaces).map_err(|error| io_error(&error))?;
-        Ok(Box::new(index))
+        Ok(index)
+    }
+}
+
+impl IndexEngine for FjallIndexEngine {
+    fn open(&self, directory: &Path) -> Result<Box<dyn Index>, IndexError> {
+        Ok(Box::new(self.open_index(directory)?))
+    }
+
+    fn build(&self, directory: &Path) -> Result<Box<dyn IndexBuilder>, IndexError> {
+        let index = self.open_index(directory)?;
+        Ok(Box::new(Builder::new(self.runtime.clone(), index)))
     }
 
     fn remove(&self, directory: &Path) -> Result<(), IndexError> {
@@ -387,15 +400,10 @@ struct Changes<'a> {
 
 impl Changes<'_> {
     fn add(&mut self, batch: &IndexBatch, stamp: BatchStamp) -> Result<(), IndexError> {
-        for (name, entry) in &batch.entries {
-            let key = entry::entry_key(name);
-            let value = entry.as_ref().map(|entry| entry::encode_entry(&key, entry)).transpose()?;
-            self.set(&key, value);
-        }
-        for (file, state) in &batch.files {
-            self.mark(&entry::live_key(*file), *state == Some(FileState::Live));
-            self.mark(&entry::doomed_key(*file), *state == Some(FileState::Doomed));
-        }
+        encode_names(batch, |key, value| {
+            self.set(key, value);
+            Ok(())
+        })?;
         for (segment, usage) in &batch.segments {
             let key = entry::segment_key(*segment);
             let value =
@@ -413,8 +421,27 @@ impl Changes<'_> {
             None => self.batch.remove(self.keyspace, key),
         }
     }
+}
 
-    fn mark(&mut self, key: &[u8], is_set: bool) {
-        self.set(key, is_set.then(|| entry::encode_mark(key)));
+/// Keys and values of what a batch says of names and payload files; `None` for
+/// what is gone.
+fn encode_names(
+    batch: &IndexBatch,
+    mut set: impl FnMut(&[u8], Option<Vec<u8>>) -> Result<(), IndexError>,
+) -> Result<(), IndexError> {
+    for (name, entry) in &batch.entries {
+        let key = entry::entry_key(name);
+        let value = entry.as_ref().map(|entry| entry::encode_entry(&key, entry)).transpose()?;
+        set(&key, value)?;
     }
+    for (file, state) in &batch.files {
+        let marks = [
+            (entry::live_key(*file), FileState::Live),
+            (entry::doomed_key(*file), FileState::Doomed),
+        ];
+        for (key, marked) in marks {
+            set(&key, (*state == Some(marked)).then(|| entry::encode_mark(&key)))?;
+        }
+    }
+    Ok(())
 }

@@ -339,6 +339,49 @@ pub trait Index: Send + Sync + fmt::Debug {
     fn disk_bytes(&self) -> u64;
 }
 
+/// What takes in the records of a log, in their order. All methods block.
+pub trait Intake: fmt::Debug {
+    /// The entry of a name, after all that was applied.
+    ///
+    /// # Errors
+    /// As [`Index::get`].
+    fn get(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError>;
+
+    /// Takes in a batch.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    fn apply(&mut self, batch: &IndexBatch) -> Result<(), IndexError>;
+}
+
+/// An index that is being built from nothing. Until it is finished it need not
+/// survive anything: what is left of it has no checkpoint then.
+pub trait IndexBuilder: Intake {
+    /// Makes an index of it, durably.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    fn finish(self: Box<Self>) -> Result<Box<dyn Index>, IndexError>;
+}
+
+impl Intake for Box<dyn Index> {
+    fn get(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError> {
+        (**self).get(name)
+    }
+
+    fn apply(&mut self, batch: &IndexBatch) -> Result<(), IndexError> {
+        (**self).apply(batch)
+    }
+}
+
+/// One that is built batch by batch, as it is written later.
+impl IndexBuilder for Box<dyn Index> {
+    fn finish(self: Box<Self>) -> Result<Box<dyn Index>, IndexError> {
+        self.persist()?;
+        Ok(*self)
+    }
+}
+
 /// Opens indexes.
 pub trait IndexEngine: Send + Sync + fmt::Debug {
     /// Opens the index in a directory, or makes an empty one if there is none.
@@ -346,6 +389,14 @@ pub trait IndexEngine: Send + Sync + fmt::Debug {
     /// # Errors
     /// [`IndexError`]. Never panics, whatever is in the directory.
     fn open(&self, directory: &Path) -> Result<Box<dyn Index>, IndexError>;
+
+    /// Makes an index in a directory in which there is none.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    fn build(&self, directory: &Path) -> Result<Box<dyn IndexBuilder>, IndexError> {
+        Ok(Box::new(self.open(directory)?))
+    }
 
     /// Removes whatever is in the directory, so that [`Self::open`] makes an
     /// empty index. Nobody has it open.
