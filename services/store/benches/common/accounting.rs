@@ -15,6 +15,11 @@ pub(crate) fn memory_bytes(name: &str) -> u64 {
     kibibytes.expect("every Linux process has it") * 1024
 }
 
+/// Memory of the machine that nobody uses, page cache included.
+pub(crate) fn free_memory_bytes() -> u64 {
+    field(&read("/proc/meminfo"), "MemFree:").expect("every Linux kernel says it") * 1024
+}
+
 /// Bytes written to the block device below a directory, by whomever, journal
 /// included. `None` when the file system is not on a block device of its own.
 pub(crate) fn device_written_bytes(directory: &Path) -> Option<u64> {

@@ -6,4 +6,5 @@ pub(crate) mod accounting;
 pub(crate) mod directory;
 pub(crate) mod engines;
 pub(crate) mod names;
+pub(crate) mod page_cache;
 pub(crate) mod settings;

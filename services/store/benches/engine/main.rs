@@ -29,6 +29,9 @@
 //! disk. A ratio is taken within a round; the median of the rounds is compared
 //! with its target. No absolute number decides anything.
 //!
+//! Before each row free memory is filled with page cache, as on a machine that
+//! has run for a while: `common/page_cache.rs` says why.
+//!
 //! Every write is durable before it is answered, on every side: `fdatasync`
 //! comes first. Payloads cannot be compressed and are different for each
 //! object. Clients are tasks on two worker threads.
@@ -58,6 +61,7 @@ use std::process::ExitCode;
 
 use crate::common::accounting::file_system;
 use crate::common::directory::BenchDirectory;
+use crate::common::page_cache;
 use crate::common::settings::number;
 use crate::table::Table;
 
@@ -88,6 +92,7 @@ async fn measure(chosen: &[&str]) -> bool {
     println!("file system: {}", file_system(directory.path()));
     let mut table = Table::new(rounds);
     for row in chosen {
+        page_cache::fill(&directory);
         match *row {
             "puts" => puts::measure(&directory, rounds, &mut table).await,
             "medium" => puts::measure_medium(&directory, rounds, &mut table).await,
