@@ -2,8 +2,9 @@
 //!
 //! Each member walks its own index and looks every name up like a reader. What
 //! it finds says what there is to do: [`plan`]. Where copies belong is decided
-//! from the roster alone, and from who was not heard for longer than the repair
-//! delay, so that all members come to the same answer.
+//! from the roster, from who was not heard for longer than the repair delay, and
+//! from who has no room: so members mostly come to the same answer, and nothing
+//! depends on that.
 
 use crate::electorate::{Electorate, order};
 use crate::locate::Located;
@@ -80,16 +81,19 @@ pub fn homes(
     electorate: Option<&Electorate>,
     lacks_room: impl Fn(NodeId) -> bool,
 ) -> Vec<NodeId> {
-    let mut homes = order(name, candidates, electorate);
-    // Stable: the others keep their order.
-    homes.sort_by_key(|node| lacks_room(*node));
+    // Each by itself, as writes order those that have room: zones keep their turns.
+    let (short, roomy): (Vec<Candidate>, Vec<Candidate>) =
+        candidates.iter().cloned().partition(|candidate| lacks_room(candidate.id));
+    let mut homes = order(name, &roomy, electorate);
+    homes.extend(order(name, &short, electorate));
     homes.truncate(policy.replicas());
     homes
 }
 
-/// Whether `node` has no good copy of the newest version of a name, and last said
-/// that it has no room for one. A copy that it has stays where it is. Tombstones
-/// take no room, and what they are about should go.
+/// Whether `node` says that it has no good copy of the newest version of a name, and
+/// last said that it has no room for one. A copy that it has stays where it is, and
+/// who does not answer may have one. Tombstones take next to no room, and what they
+/// are about should go.
 #[must_use]
 pub fn lacks_room(view: &View, located: &Located, node: NodeId) -> bool {
     let Some(newest) = located.newest().filter(|newest| newest.stat.kind == Kind::Object) else {
@@ -100,7 +104,9 @@ pub fn lacks_room(view: &View, located: &Located, node: NodeId) -> bool {
         member.hearing == Hearing::Heard
             && (member.is_full() || member.free_bytes < newest.stat.size_bytes)
     });
-    is_short && !good_holders(located).contains(&node)
+    let has_said = located.answered.contains(&node)
+        || located.replicas.iter().any(|replica| replica.node == node);
+    is_short && has_said && !good_holders(located).contains(&node)
 }
 
 /// Which holder of the newest version sees to its copies: the first of those

@@ -227,12 +227,33 @@ fn a_full_member_is_passed_over_until_it_has_room_and_keeps_what_it_has() {
     let version = Version::from_parts(7, 1);
     let rely_on = vec![first, third, fourth];
     assert_eq!(plan(fifth, &away, &homes, &POLICY), Plan::LetGo { version, rely_on });
+    // Who does not answer may have it.
+    let mut unheard = held(&[first, third]);
+    unheard.answered.retain(|node| *node != second);
+    assert_eq!(homes_of(&full, &unheard), [first, second, third]);
     // Room for small ones is none for a large one.
     let mut large = held(&[first, third]);
     large.replicas.iter_mut().for_each(|replica| replica.stat.size_bytes = 500);
     let small = with_free(&[(bits(second), 499)]);
     assert_eq!(homes_of(&small, &large), [first, third, fourth]);
     assert_eq!(homes_of(&with_free(&[(bits(second), 500)]), &large), [first, second, third]);
+}
+
+#[test]
+fn zones_keep_their_turns_when_a_member_is_passed_over() {
+    let policy = Policy { replicas: 2, ..POLICY };
+    let zone = |bits: u128| Some(if bits <= 2 { "west" } else { "east" }.to_owned());
+    let candidate = |bits| Candidate { id: id(bits), weight: 1, zone: zone(bits) };
+    let candidates: Vec<Candidate> = (1..=4).map(candidate).collect();
+    for place in 0..100 {
+        let name = ObjectName::seed(Key::new(place.to_string()).expect("short"));
+        let homes = homes(&name, &candidates, &policy, None, |node| node == id(1));
+        let west = homes.iter().filter(|home| home.bits() <= 2).count();
+        assert_eq!((homes.len(), west), (2, 1), "{homes:?}");
+        // As writes choose those that have room.
+        let writes = order(&name, &candidates[1..], None);
+        assert_eq!(homes, writes[..2]);
+    }
 }
 
 #[test]

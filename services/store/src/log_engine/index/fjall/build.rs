@@ -19,15 +19,12 @@ use super::run::Run;
 use super::seen::Seen;
 use super::{FjallIndex, encode_names};
 
-/// The memory of one run, in memtables of the index: of the common size, a run is
-/// a table of fjall's. There are two.
-const RUN_MEMTABLES: u64 = 4;
-
 /// See the module.
 pub(super) struct Builder {
     runtime: Runtime,
     index: Arc<FjallIndex>,
-    /// What goes into tables next.
+    /// What goes into tables next: as much as a memtable, since fjall merges tables
+    /// once for each that it gets.
     run: Run,
     max_run_bytes: usize,
     underway: Option<Underway>,
@@ -35,6 +32,8 @@ pub(super) struct Builder {
     /// What the batches said of segments, and the last checkpoint.
     segments: BTreeMap<u64, Option<SegmentUsage>>,
     checkpoint: Option<Checkpoint>,
+    /// Of the hashes of keys.
+    seed: u64,
 }
 
 /// A run that a thread writes into tables.
@@ -66,16 +65,19 @@ impl fmt::Debug for Builder {
 impl Builder {
     /// Fills an index that is empty.
     pub(super) fn new(runtime: Runtime, index: FjallIndex) -> Self {
-        let max_run_bytes = index.memtable_bytes.saturating_mul(RUN_MEMTABLES);
+        let max_run_bytes = index.memtable_bytes;
+        // Names are chosen by clients, and must not be chosen so that they collide.
+        let seed = runtime.random_u64();
         Self {
-            runtime,
             index: Arc::new(index),
-            run: Run::default(),
+            run: Run::new(seed),
             max_run_bytes: usize::try_from(max_run_bytes).unwrap_or(usize::MAX),
             underway: None,
-            seen: Seen::new(),
+            seen: Seen::new(seed),
             segments: BTreeMap::new(),
             checkpoint: None,
+            seed,
+            runtime,
         }
     }
 
@@ -111,11 +113,11 @@ impl Builder {
 
     /// Waits for the run that is underway; gives its memory for the next one.
     fn settle(&mut self) -> Result<Run, IndexError> {
-        let Some(underway) = self.underway.take() else { return Ok(Run::default()) };
+        let Some(underway) = self.underway.take() else { return Ok(Run::new(self.seed)) };
         underway.wait()?;
         let run = Arc::clone(&underway.run);
         drop(underway);
-        let mut run = Arc::into_inner(run).unwrap_or_default();
+        let mut run = Arc::into_inner(run).unwrap_or_else(|| Run::new(self.seed));
         run.clear();
         Ok(run)
     }

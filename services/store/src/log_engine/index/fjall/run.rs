@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// A run in the making: all bytes in one buffer, as there are a hundred thousand
 /// of each.
-#[derive(Default)]
 pub(super) struct Run {
+    seed: u64,
     bytes: Vec<u8>,
     items: Vec<Item>,
     /// Place among the items, by the hash of the key.
@@ -24,6 +24,11 @@ struct Item {
 }
 
 impl Run {
+    /// An empty one, which hashes keys with this seed.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { seed, bytes: Vec::new(), items: Vec::new(), by_hash: HashMap::new() }
+    }
+
     /// Bytes of memory that it takes.
     pub(super) fn size(&self) -> usize {
         // An item and its place in the map, which is half empty at worst.
@@ -44,7 +49,7 @@ impl Run {
 
     /// What was set last under a key; `None` when nothing was.
     pub(super) fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
-        let item = *self.items.get(*self.by_hash.get(&xxh3_64(key))?)?;
+        let item = *self.items.get(*self.by_hash.get(&xxh3_64_with_seed(key, self.seed))?)?;
         (self.key(item) == key).then(|| self.value(item))
     }
 
@@ -52,7 +57,7 @@ impl Run {
     /// gone. False, and nothing is set, when another key has the same hash: such
     /// two never share a run.
     pub(super) fn set(&mut self, key: &[u8], value: Option<&[u8]>) -> bool {
-        let hash = xxh3_64(key);
+        let hash = xxh3_64_with_seed(key, self.seed);
         let known = self.by_hash.get(&hash).and_then(|at| self.items.get(*at)).copied();
         if known.is_some_and(|known| self.key(known) != key) {
             return false;
@@ -98,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_last_value_of_each_key_comes_in_order() {
-        let mut run = Run::default();
+        let mut run = Run::new(7);
         for (key, value) in [("b", Some("1")), ("c", None), ("a", Some("2")), ("b", Some("34"))] {
             assert!(run.set(key.as_bytes(), value.map(str::as_bytes)));
         }
