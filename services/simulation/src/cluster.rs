@@ -46,8 +46,14 @@ pub struct World {
     pub broker: MemoryBroker,
     /// What happens.
     pub trace: Trace,
+    /// How many disks are full, and when there was room on one again last.
+    full: Arc<Mutex<(usize, Option<Duration>)>>,
     seed: u64,
 }
+
+/// The longest that a request takes that was asked while a disk was full, and what
+/// others believe of it takes to be renewed.
+const REFUSED: Duration = Duration::from_secs(15);
 
 impl World {
     /// Where nothing runs yet.
@@ -62,7 +68,15 @@ impl World {
         let runtime = outsider(250).runtime(executor, &net, mix(plan.seed, 250));
         let broker = MemoryBroker::new(runtime, options);
         let (executor, trace) = (executor.clone(), trace.clone());
-        Self { executor, net, broker, trace, seed: plan.seed }
+        Self { executor, net, broker, trace, full: Arc::default(), seed: plan.seed }
+    }
+
+    /// Whether a disk is full, or was when a request was made that is answered now.
+    #[must_use]
+    pub fn may_lack_room(&self) -> bool {
+        let (count, last) = *self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_recent = |last| self.executor.now().saturating_sub(last) < REFUSED;
+        count > 0 || last.is_some_and(is_recent)
     }
 
     /// The seam of somebody who is no part of the cluster.
@@ -241,6 +255,16 @@ impl Cluster {
         world.trace.add(&format!("{:?} {} starts", role, node.host.0));
         let _main = world.executor.spawn(id, Box::pin(main));
         node.running = Some(Running { process: id, bus, shutdown, ended });
+    }
+
+    /// The disk of a node has no room for payloads from now on, or has room again.
+    pub fn set_full(&self, place: usize, is_full: bool) {
+        self.node(place).volume.set_full(is_full);
+        let mut full = self.world.full.lock().unwrap_or_else(PoisonError::into_inner);
+        *full = match (is_full, *full) {
+            (true, (count, last)) => (count + 1, last),
+            (false, (count, _)) => (count.saturating_sub(1), Some(self.world.executor.now())),
+        };
     }
 
     /// Ends the process of a node, as kill -9 does.

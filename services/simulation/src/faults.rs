@@ -167,7 +167,7 @@ impl Faults {
                 cluster.node(victim).volume.clear();
                 self.wiped = Some(world.executor.now());
             }
-            Kind::Fill => cluster.node(victim).volume.set_full(true),
+            Kind::Fill => cluster.set_full(victim, true),
             Kind::StopBroker => world.broker.stop(),
             Kind::FreezeBroker => world.broker.freeze(),
             Kind::Skew => {
@@ -215,7 +215,7 @@ impl Faults {
                 let running = cluster.node(victim).running.as_ref();
                 running.iter().for_each(|one| world.executor.resume(one.process));
             }
-            Kind::Fill => cluster.node(victim).volume.set_full(false),
+            Kind::Fill => cluster.set_full(victim, false),
             Kind::StopBroker | Kind::FreezeBroker => world.broker.start(),
             Kind::Drain if self.random.percent(30) => {
                 let path = format!("/admin/dataservers/{}/drain", fault.node);
@@ -300,10 +300,7 @@ impl Faults {
         let deadline = cluster.world.executor.now() + limit;
         loop {
             let members = self.members(cluster).await;
-            let takes = |one: &&serde_json::Value| {
-                one.get("takes_data").and_then(serde_json::Value::as_bool) == Some(true)
-            };
-            let ready = members.iter().filter(takes).count();
+            let ready = members.iter().filter(|one| takes_data(one)).count();
             let wanted = cluster.servers().len();
             if ready == wanted {
                 return Ok(());
@@ -328,6 +325,11 @@ fn hosts(cluster: &Cluster) -> Vec<HostId> {
 
 pub(crate) fn text<'a>(value: &'a serde_json::Value, name: &str) -> &'a str {
     value.get(name).and_then(serde_json::Value::as_str).unwrap_or_default()
+}
+
+/// Whether new data goes to a member that an api tells of.
+pub(crate) fn takes_data(member: &serde_json::Value) -> bool {
+    member.get("takes_data").and_then(serde_json::Value::as_bool) == Some(true)
 }
 
 /// The page of the data servers, as the first api that answers knows it.

@@ -293,7 +293,7 @@ impl Load {
                 None
             }
             // It says that nothing was stored; it is held against it.
-            (_, 507) if self.plan.fills_disks() && answer.code == "no-space" => None,
+            (_, 507) if self.world.may_lack_room() && answer.code == "no-space" => None,
             (_, status) => understand(status, &answer.code).unwrap_or_else(|_| {
                 self.complain(format!("{key}: {action:?} was answered {answer}"));
                 Some(Outcome::Maybe)

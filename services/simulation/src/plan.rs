@@ -114,12 +114,6 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Whether disks may be full, so that writes may be refused for it.
-    #[must_use]
-    pub fn fills_disks(&self) -> bool {
-        self.aim.map_or_else(|| self.kinds.contains(&Kind::Fill), |aim| aim == Aim::FullDisk)
-    }
-
     /// The run of a seed.
     #[must_use]
     pub fn of(seed: u64) -> Self {

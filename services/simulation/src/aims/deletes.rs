@@ -19,18 +19,14 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
     else {
         return;
     };
-    let keys = stage.keys(KEYS);
-    stage.put_all(0, *operated, &keys).await;
-    // Time for the copies that are more than enough for an answer.
-    let time = stage.millis(500, 2_000);
-    stage.pass(time).await;
+    let keys = stage.objects(0, *operated, KEYS).await;
     stage.cluster.kill(*away);
     let delete = || Action::Delete;
     let deleted = stage.ask_all(0, *operated, &keys, delete, Duration::from_secs(12));
     stage.wait(deleted).await;
     stage.cluster.launch(*away);
+    // Else the first disk is lost before the tombstones have come to it.
     if stage.random.percent(50) {
-        // Or the first disk is lost before the tombstones have come to it.
         let time = stage.millis(100, 4_000);
         stage.pass(time).await;
     }

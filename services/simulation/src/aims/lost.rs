@@ -18,11 +18,7 @@ pub(super) async fn play(stage: &mut Stage<'_>) {
     else {
         return;
     };
-    let keys = stage.keys(KEYS);
-    stage.put_all(0, *operated, &keys).await;
-    // Time for the copies that are more than enough for an answer.
-    let time = stage.millis(500, 2_000);
-    stage.pass(time).await;
+    let keys = stage.objects(0, *operated, KEYS).await;
     stage.set_apart(*one, *other, true);
     // What waits on a connection that is there would wait for long.
     stage.reset(*one, *other);

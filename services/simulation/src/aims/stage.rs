@@ -11,7 +11,7 @@ use holdfast_testkit::workload::request;
 
 use crate::client::Client;
 use crate::cluster::{ADMIN_PORT, Cluster, PORT, TEND};
-use crate::faults::text;
+use crate::faults::{takes_data, text};
 use crate::load::{self, Asking, Load};
 use crate::network::HostId;
 use crate::plan::Plan;
@@ -22,10 +22,6 @@ const CLIENTS: u64 = 4;
 
 /// How long an operator waits.
 const ADMIN_LIMIT: Duration = Duration::from_secs(2);
-
-fn takes_data(member: &serde_json::Value) -> bool {
-    member.get("takes_data").and_then(serde_json::Value::as_bool) == Some(true)
-}
 
 /// Every two of these places.
 pub(super) fn pairs(places: &[usize]) -> impl Iterator<Item = (usize, usize)> {
@@ -131,6 +127,16 @@ impl<'a> Stage<'a> {
         self.wait(tasks).await;
     }
 
+    /// So many objects that nobody has written before, with all of their copies, also
+    /// those that are more than enough for an answer. Their keys.
+    pub(super) async fn objects(&mut self, client: usize, api: usize, count: u64) -> Vec<String> {
+        let keys = self.keys(count);
+        self.put_all(client, api, &keys).await;
+        let time = self.millis(500, 2_000);
+        self.pass(time).await;
+        keys
+    }
+
     /// A GET of each of these keys, at once; waits for the answers.
     pub(super) async fn read_all(&mut self, client: usize, api: usize, keys: &[String]) {
         let tasks = self.ask_all(client, api, keys, || Action::Read, Duration::from_secs(5));
@@ -207,7 +213,7 @@ impl<'a> Stage<'a> {
 
     /// The disk at a place has no room for payloads, or has room again.
     pub(super) fn set_full(&self, place: usize, full: bool) {
-        self.cluster.node(place).volume.set_full(full);
+        self.cluster.set_full(place, full);
         self.note(&format!("the disk of server {place} is full: {full}"));
     }
 

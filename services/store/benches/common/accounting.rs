@@ -15,7 +15,7 @@ pub(crate) fn memory_bytes(name: &str) -> u64 {
     kibibytes.expect("every Linux process has it") * 1024
 }
 
-/// Memory of the machine that nobody uses, page cache included.
+/// Memory of the machine that is in no use, not even by the page cache.
 pub(crate) fn free_memory_bytes() -> u64 {
     field(&read("/proc/meminfo"), "MemFree:").expect("every Linux kernel says it") * 1024
 }
