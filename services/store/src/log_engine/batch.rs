@@ -71,20 +71,13 @@ enum Reply {
     Done(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>),
 }
 
-/// Answers that wait, and what they hold back.
+/// Answers that wait.
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     replies: Vec<Reply>,
-    files: Vec<DurableFile>,
 }
 
 impl Replies {
-    /// Lets the payload files of the batch stay, whatever happens: from here on
-    /// a record may point to them.
-    pub(super) fn keep_files(&mut self) -> Vec<FileId> {
-        self.files.drain(..).map(DurableFile::keep).collect()
-    }
-
     /// The batch is durable and in the index. Whoever stopped waiting is not
     /// missed.
     pub(super) fn succeed(self) {
@@ -122,6 +115,11 @@ pub(super) struct Batch {
     /// What is to be written, from the start of the batch.
     pub(super) bytes: Vec<u8>,
     pub(super) replies: Replies,
+    /// Payload files that go when they are dropped.
+    new_files: Vec<DurableFile>,
+    /// Payload files that stay, unless the writer removes them because the batch
+    /// is certainly not written.
+    pub(super) kept_files: Vec<FileId>,
     /// Directories whose new files must be durable before the records are.
     pub(super) directories: BTreeSet<u64>,
     /// Jobs that were added.
@@ -144,6 +142,8 @@ impl Batch {
             books: Books::new(ledger),
             bytes,
             replies: Replies::default(),
+            new_files: Vec::new(),
+            kept_files: Vec::new(),
             directories: BTreeSet::new(),
             job_count: 0,
             record_count: 0,
@@ -196,6 +196,13 @@ impl Batch {
             // Answered before any batch is planned.
             Job::Survey { .. } | Job::GaveUp => {}
         }
+    }
+
+    /// Lets its payload files stay. To be called before the batch is offered to
+    /// the disk: a file too many is removed or swept later, one too few is a lost
+    /// payload.
+    pub(super) fn keep_files(&mut self) {
+        self.kept_files.extend(self.new_files.drain(..).map(DurableFile::keep));
     }
 
     /// Where the batch ends.
@@ -271,7 +278,7 @@ impl Batch {
         );
         if let Some(file) = file {
             self.directories.insert(file.id().directory);
-            self.replies.files.push(file);
+            self.new_files.push(file);
         }
         if replaces_damage {
             known.metrics.on_corruption(Corruption::Replaced);

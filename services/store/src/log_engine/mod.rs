@@ -16,7 +16,7 @@
 //! | `entry_cache` | entries that were looked up lately, so that most lookups need no other thread |
 //! | `backlog` | what the index could not take while the disk is full |
 //! | `ledger` | what the entries add up to, and which bytes of a segment are in use |
-//! | `queue`, `batch`, `writer`, `sync` | the way in: group commit by one thread |
+//! | `queue`, `batch`, `writer`, `handover`, `sync` | the way in: group commit by one thread that decides and one that waits for the disk |
 //! | `staging`, `large` | payloads on their way in, and those in files of their own |
 //! | `read` | the way out |
 //! | `replay`, `recovery`, `doubt` | opening a volume, and what cannot be known of it |
@@ -24,7 +24,8 @@
 //! | `fsck`, `stats`, `rebuild` | what operators do with a volume that is stopped |
 //!
 //! PUT: `LogStore::stage` → `LogStaging::write` → `LogStore::commit` →
-//! `Queue::push` → `Writer::work` → `Batch::put` → `Writer::write` → answer.
+//! `Queue::push` → `Writer::add` → `Batch::put` → `Writer::offer` →
+//! `Syncer::write` → `Writer::conclude` → answer.
 //! GET: `LogStore::read` → `read::read` → `Shared::lookup` →
 //! `Shared::read_inline` or `large::open`.
 
@@ -33,9 +34,19 @@ mod batch;
 mod compaction;
 mod doubt;
 mod entry_cache;
+#[cfg(test)]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    clippy::disallowed_methods,
+    reason = "it is the disk, and other tests use the rest of it"
+)]
+#[path = "../../tests/common/faulty.rs"]
+mod faulty;
 mod fsck;
 #[cfg(test)]
 mod fuzz_tests;
+mod handover;
 pub mod index;
 mod large;
 mod ledger;
@@ -78,6 +89,7 @@ use tokio::sync::oneshot;
 
 use self::compaction::Compaction;
 pub use self::fsck::{Acceptance, Event, Finding, FindingKind, FsckReport, FsckRequest, fsck};
+use self::handover::Handover;
 use self::index::Entry;
 use self::large::LargeFiles;
 use self::ledger::Ledger;
@@ -93,7 +105,7 @@ use self::shared::{Parts, Shared};
 use self::staging::{LogStaged, LogStaging, StagedPayload};
 pub use self::stats::{Stats, stats};
 use self::sync::Syncer;
-use self::writer::{Channel, Writer};
+use self::writer::{Way, Writer};
 use crate::decide::{object, settled, tombstone};
 use crate::disk::Disk;
 use crate::metrics::{Operation, StoreMetrics};
@@ -331,12 +343,12 @@ fn start_threads(
 ) -> Result<(), StoreError> {
     let path = shared.root();
     let failed = |source| StoreError::Io { action: "start a thread for", path, source };
-    let (writes, to_write) = mpsc::channel();
+    let handover = Arc::new(Handover::default());
     let (written, done) = mpsc::channel();
-    let writer = Writer::new(Arc::clone(shared), ledger, next_segment, Channel { writes, done });
-    let syncer = Syncer::new(Arc::clone(shared));
+    let syncer = Syncer::new(Arc::clone(shared), Arc::clone(&handover));
+    let writer = Writer::new(Arc::clone(shared), ledger, next_segment, Way::new(handover, done));
     let started = runtime
-        .thread("holdfast-sync", move || syncer.run(&to_write, written))
+        .thread("holdfast-sync", move || syncer.run(written))
         .and_then(|()| runtime.thread("holdfast-log", move || writer.run()));
     started.map_err(failed)
 }

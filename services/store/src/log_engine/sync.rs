@@ -3,39 +3,34 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Sender;
+use std::time::Duration;
 
 use holdfast_runtime::File;
 
+use super::handover::{Handover, Write};
 use super::segment::SegmentId;
 use super::shared::Shared;
 use crate::StoreError;
 use crate::disk::io_error;
 
-/// A batch on its way to the disk.
-#[derive(Debug)]
-pub(super) struct Write {
-    pub(super) segment: SegmentId,
-    /// Where in the segment it begins.
-    pub(super) start: u32,
-    pub(super) bytes: Vec<u8>,
-    /// Directories whose new files must be durable before the records are.
-    pub(super) directories: Vec<u64>,
-}
-
-/// What became of it; the bytes come back for their capacity.
+/// What became of a batch; the bytes come back for their capacity.
 #[derive(Debug)]
 pub(super) struct Written {
     pub(super) bytes: Vec<u8>,
+    /// When it was taken, on the clock of the runtime.
+    pub(super) began: Duration,
     /// [`StoreError::NoSpace`] when nothing of it is left in the file;
-    /// [`StoreError::Poisoned`] when it is unknown what is.
+    /// [`StoreError::Poisoned`] when it is unknown what is; any other when it was
+    /// not written at all.
     pub(super) result: Result<(), StoreError>,
 }
 
-/// Writes batches until the sender is gone.
+/// Writes batches until the place where they are left is closed.
 #[derive(Debug)]
 pub(super) struct Syncer {
     shared: Arc<Shared>,
+    handover: Arc<Handover>,
     active: Option<Active>,
 }
 
@@ -57,19 +52,28 @@ impl Drop for Ending {
 }
 
 impl Syncer {
-    pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, active: None }
+    pub(super) fn new(shared: Arc<Shared>, handover: Arc<Handover>) -> Self {
+        Self { shared, handover, active: None }
     }
 
-    /// Tells the queue after each batch, where the writer waits.
-    pub(super) fn run(mut self, writes: &Receiver<Write>, done: Sender<Written>) {
+    /// Tells the queue after each batch, where the writer waits, and before each
+    /// one that is full: then the next one can be planned.
+    pub(super) fn run(mut self, done: Sender<Written>) {
         // Wakes the writer, which then finds the channel closed, if this panics.
         let _ending = Ending(Arc::clone(&self.shared));
         let done = done;
-        while let Ok(write) = writes.recv() {
+        while let Some(write) = self.handover.take() {
+            if write.is_full {
+                self.shared.queue.wake_writer();
+            }
+            let began = self.shared.disk.runtime().now();
             let result = self.write(&write);
-            // The writer outlives this thread, but for a panic of its own.
-            let _ = done.send(Written { bytes: write.bytes, result });
+            if result.is_err() {
+                self.handover.halt();
+            }
+            // The writer outlives this thread, but for a panic of its own. Told
+            // before the next batch is taken: who sees that, finds this.
+            let _ = done.send(Written { bytes: write.bytes, began, result });
             self.shared.queue.wake_writer();
         }
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use holdfast_runtime::{File, FileSystem, OpenMode, Runtime, Space, VolumeLock};
@@ -46,6 +46,7 @@ struct Shared {
     reads: AtomicU64,
     is_buffered: AtomicBool,
     directory_sync_delay: Mutex<Option<Duration>>,
+    held: (Mutex<Option<PathBuf>>, Condvar),
 }
 
 impl FaultyFiles {
@@ -57,6 +58,7 @@ impl FaultyFiles {
             reads: AtomicU64::new(0),
             is_buffered: AtomicBool::new(false),
             directory_sync_delay: Mutex::default(),
+            held: Default::default(),
         };
         Arc::new(Self { real: Runtime::real().files(), shared: Arc::new(shared) })
     }
@@ -84,6 +86,13 @@ impl FaultyFiles {
         *self.shared.directory_sync_delay.lock().unwrap() = Some(delay);
     }
 
+    /// Lets writes and syncs of the files below a directory wait as long as what
+    /// this returns is there.
+    pub fn hold(&self, directory: PathBuf) -> Hold {
+        *self.shared.held.0.lock().unwrap() = Some(directory);
+        Hold(Arc::clone(&self.shared))
+    }
+
     /// What was done since this was asked last.
     pub fn take_steps(&self) -> Vec<Step> {
         std::mem::take(&mut *self.shared.steps.lock().unwrap())
@@ -100,6 +109,14 @@ impl Shared {
         self.steps.lock().unwrap().push(step);
     }
 
+    fn wait_while_held(&self, path: &Path) {
+        let (held, changed) = &self.held;
+        let is_held = |held: &mut Option<PathBuf>| {
+            held.as_ref().is_some_and(|directory| path.starts_with(directory))
+        };
+        drop(changed.wait_while(held.lock().unwrap(), is_held).unwrap());
+    }
+
     fn check(&self, kind: Fault, error: io::ErrorKind) -> io::Result<()> {
         match &mut *self.fault.lock().unwrap() {
             Some((fault, 0)) if *fault == kind => Err(io::Error::new(error, "a fault on purpose")),
@@ -109,6 +126,19 @@ impl Shared {
             }
             _ => Ok(()),
         }
+    }
+}
+
+/// Lets go when it is dropped.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(Arc<Shared>);
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        let (held, changed) = &self.0.held;
+        *held.lock().unwrap() = None;
+        changed.notify_all();
     }
 }
 
@@ -127,6 +157,7 @@ impl File for FaultyFile {
     }
 
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.shared.wait_while_held(&self.path);
         self.shared.check(Fault::WriteFull, io::ErrorKind::StorageFull)?;
         self.real.write_all_at(bytes, offset)?;
         self.shared.done(Step::Write(self.path.clone()));
@@ -134,6 +165,7 @@ impl File for FaultyFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
+        self.shared.wait_while_held(&self.path);
         self.shared.check(Fault::SyncData, io::ErrorKind::Other)?;
         self.real.sync_data()?;
         self.shared.done(Step::SyncData(self.path.clone()));

@@ -13,7 +13,6 @@
 //! | module | does |
 //! |---|---|
 //! | `piece` | aligned memory that payloads are gathered in |
-//! | `piece` | aligned memory that payloads are gathered in |
 //! | `new_file` | a file that is being written |
 //! | `pipeline` | writes one piece while the next is gathered |
 //! | `staging` | the way in |

@@ -2,10 +2,6 @@
 
 #![allow(clippy::disallowed_methods, reason = "tests look behind the seam")]
 
-#[allow(dead_code, unreachable_pub, reason = "other tests use the rest of it")]
-#[path = "../../../tests/common/faulty.rs"]
-mod faulty;
-
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +15,8 @@ use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::version::Version;
 use holdfast_runtime::Runtime;
 
-use self::faulty::{Fault, FaultyFiles, Step};
 use super::*;
+use crate::log_engine::faulty::{Fault, FaultyFiles, Step};
 use crate::payload_file::checksum::{BlockSums, digest_of};
 use crate::payload_file::layout::encode_trailer;
 use crate::payload_file::stream::PayloadReader;

@@ -1,24 +1,36 @@
 //! The writer: the one thread that decides what is written. Jobs are planned
-//! into the next batch while the one before is on its way to the disk; when that
-//! is durable, the next one is sent off, and what was written goes into the
-//! index and is answered.
+//! into the next batch while the one before is on its way to the disk. What is
+//! planned is offered to the thread that waits for the disk, which takes it as
+//! soon as it is done with the one before; what was written goes into the index
+//! and is answered meanwhile.
 //!
 //! There is no timer: a batch gathers while the one before is synced.
+//!
+//! | module | does |
+//! |---|---|
+//! | here | what becomes of a job, where a batch goes |
+//! | `flight` | batches from the offer to the answer, and what is done when one fails |
+
+mod flight;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
-use super::backlog::{Attempt, Backlog};
-use super::batch::{Batch, Known, Replies, Room, Target};
-use super::index::{FileId, IndexBatch, IndexError};
-use super::ledger::{Changes, Draft, Ledger};
+use self::flight::Sent;
+use super::backlog::Backlog;
+use super::batch::{Batch, Known, Room, Target};
+use super::handover::Handover;
+use super::index::IndexError;
+use super::ledger::Ledger;
 use super::pressure::{DiskRoom, Pressure, Written, choose_victim};
 use super::queue::{Event, Job, MAX_BATCH_RECORDS};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId};
 use super::shared::{Shared, Survey};
-use super::sync::{Write, Written as Synced};
+use super::sync::Written as Synced;
 use crate::StoreError;
 
 /// The thread that decides, and what it alone owns.
@@ -32,7 +44,10 @@ pub(super) struct Writer {
     next_segment: u64,
     /// The batch that is planned.
     open: Option<Batch>,
-    /// The batch that is on its way to the disk.
+    /// How many bytes of it are offered to the disk, and may have been taken.
+    offered: Option<usize>,
+    /// The batch that was taken, as far as the writer knows: its bytes are on
+    /// their way to the disk.
     sent: Option<Sent>,
     /// What the index could not take; nothing is planned while there is any.
     backlog: Option<Backlog>,
@@ -44,27 +59,27 @@ pub(super) struct Writer {
     /// What compaction could not take when it last found nothing to do, until
     /// it is woken.
     idle: Option<BTreeSet<u64>>,
-    syncer: Channel,
+    way: Way,
 }
 
-/// The way to the thread that waits for the disk, and back.
+/// The way to the thread that waits for the disk, and back. That thread ends
+/// when this is dropped.
 #[derive(Debug)]
-pub(super) struct Channel {
-    pub(super) writes: Sender<Write>,
-    pub(super) done: Receiver<Synced>,
+pub(super) struct Way {
+    handover: Arc<Handover>,
+    done: Receiver<Synced>,
 }
 
-/// What is done with a batch once it is durable.
-#[derive(Debug)]
-struct Sent {
-    books: Draft,
-    undo: Changes,
-    replies: Replies,
-    files: Vec<FileId>,
-    written: Written,
-    record_count: usize,
-    byte_count: usize,
-    began: Duration,
+impl Way {
+    pub(super) fn new(handover: Arc<Handover>, done: Receiver<Synced>) -> Self {
+        Self { handover, done }
+    }
+}
+
+impl Drop for Way {
+    fn drop(&mut self) {
+        self.handover.close();
+    }
 }
 
 /// Lets go of the volume when the writer ends, in whatever way, so that nobody
@@ -86,12 +101,7 @@ impl Drop for Ending {
 
 impl Writer {
     /// `next_segment` is above every number that was ever used.
-    pub(super) fn new(
-        shared: Arc<Shared>,
-        ledger: Ledger,
-        next_segment: u64,
-        syncer: Channel,
-    ) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, ledger: Ledger, next_segment: u64, way: Way) -> Self {
         let pressure = Pressure::new(shared.options.segment_bytes.into());
         let mut writer = Self {
             shared,
@@ -99,13 +109,14 @@ impl Writer {
             active: None,
             next_segment,
             open: None,
+            offered: None,
             sent: None,
             backlog: None,
             caught_up: None,
             buffer: Vec::new(),
             pressure,
             idle: None,
-            syncer,
+            way,
         };
         writer.publish(Written::default());
         writer
@@ -116,15 +127,15 @@ impl Writer {
     pub(super) fn run(mut self) {
         let mut ending = Ending { shared: Arc::clone(&self.shared), is_orderly: false };
         loop {
-            let has_room = self.open.as_ref().is_none_or(|open| !self.is_full(open));
+            let byte_count = |open: &Batch| self.offered.unwrap_or(open.bytes.len());
+            let is_full = |open: &Batch| self.is_full(open, byte_count(open));
+            let has_room = !self.open.as_ref().is_some_and(is_full);
             match self.shared.queue.next(self.pressure.allowance(), has_room) {
                 Event::Jobs(jobs) => jobs.into_iter().for_each(|job| self.add(job)),
-                Event::Synced => self.finish_sent(),
+                Event::Synced => self.finish_all(),
                 Event::Closed => break,
             }
-            if self.sent.is_none() {
-                self.send_open();
-            }
+            self.offer();
         }
         self.drain();
         if let Err(error) = self.seal() {
@@ -133,16 +144,18 @@ impl Writer {
         ending.is_orderly = true;
     }
 
-    fn is_full(&self, open: &Batch) -> bool {
+    fn is_full(&self, open: &Batch, byte_count: usize) -> bool {
         open.record_count >= MAX_BATCH_RECORDS
             || open.job_count >= 2 * MAX_BATCH_RECORDS
-            || open.bytes.len() >= self.shared.queue.max_batch_bytes()
+            || byte_count >= self.shared.queue.max_batch_bytes()
     }
 
     fn add(&mut self, job: Job) {
         if job.is_clients() {
             self.pressure.on_taken(job.log_bytes() as u64);
         }
+        // First: to learn that a batch was taken is to finish the one before.
+        self.take_back();
         self.catch_up();
         let job = match job {
             // Whoever asked may have ended.
@@ -276,181 +289,6 @@ impl Writer {
             }
         }
         serde_json::to_vec(&ranges).unwrap_or_default()
-    }
-
-    /// Sends the planned batch to the disk, if it has anything to write, and
-    /// finishes it at once if it has not. Nothing else is on its way.
-    fn send_open(&mut self) {
-        let Some(mut open) = self.open.take().filter(|open| open.job_count > 0) else { return };
-        if open.record_count > 0 {
-            open.books.covers(open.end());
-        }
-        let undo = self.ledger.absorb(open.books.changes());
-        let Batch { target, books, bytes, mut replies, directories, .. } = open;
-        let sent = Sent {
-            books,
-            undo,
-            files: replies.keep_files(),
-            replies,
-            written: open.written,
-            record_count: open.record_count,
-            byte_count: bytes.len(),
-            began: self.shared.disk.runtime().now(),
-        };
-        if sent.record_count == 0 {
-            self.buffer = bytes;
-            return self.conclude(sent);
-        }
-        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        self.active = Some((target.segment, target.start.saturating_add(length)));
-        let directories = directories.into_iter().collect();
-        let Target { segment, start, .. } = target;
-        self.sent = Some(sent);
-        if self.syncer.writes.send(Write { segment, start, bytes, directories }).is_err() {
-            // Only a panic ends that thread before this one.
-            let error = self.shared.disk.poison_with("the disk thread ended".to_owned());
-            self.fail_all(&error);
-        }
-    }
-
-    /// The batch that was on its way is durable, or is not. The next one is sent
-    /// first: the disk waits for nobody.
-    fn finish_sent(&mut self) {
-        let Ok(Synced { bytes, result }) = self.syncer.done.recv() else {
-            let error = self.shared.disk.poison_with("the disk thread ended".to_owned());
-            return self.fail_all(&error);
-        };
-        self.buffer = bytes;
-        if let Err(error) = result {
-            return self.fail_all(&error);
-        }
-        let Some(sent) = self.sent.take() else { return };
-        if self.open.as_ref().is_some_and(|open| open.record_count > 0) {
-            self.send_open();
-        }
-        self.conclude(sent);
-    }
-
-    /// Puts what is durable into the index, and answers.
-    fn conclude(&mut self, sent: Sent) {
-        let Sent { books, replies, written, record_count, byte_count, began, .. } = sent;
-        let batch = books.into_batch();
-        let has_changes = record_count > 0 || !batch.is_empty();
-        if has_changes && let Err(error) = self.index(batch, written) {
-            // The records are durable: whether they count is not known yet.
-            replies.fail(&error);
-            return;
-        }
-        self.publish(written);
-        replies.succeed();
-        let log = self.shared.disk.metrics().log();
-        log.set_queue_depth(self.shared.queue.depth());
-        if record_count > 0 {
-            log.on_batch(record_count, byte_count);
-            log.on_commit(self.shared.disk.runtime().now().saturating_sub(began));
-        }
-    }
-
-    /// Makes a batch visible, or keeps it until the index can take it.
-    fn index(&mut self, batch: IndexBatch, written: Written) -> Result<(), StoreError> {
-        if let Some(backlog) = &mut self.backlog {
-            backlog.push(&self.shared, (batch, written));
-            return Err(IndexError::NoSpace.into());
-        }
-        let Err(error) = self.shared.apply(&batch) else { return Ok(()) };
-        let refused = error.again();
-        match Backlog::begin(&self.shared, error, (batch, written), self.caught_up) {
-            Ok(backlog) => {
-                self.backlog = Some(backlog);
-                // It rests on what is not in the index.
-                self.fail_open(&StoreError::NoSpace { needed_bytes: 0, free_bytes: 0 });
-                Err(refused)
-            }
-            // Only a new start brings the records in.
-            Err(error) => Err(self.poison(&error)),
-        }
-    }
-
-    /// Brings the index up to date, if it lags behind and can be written again.
-    fn catch_up(&mut self) {
-        let Some(backlog) = &mut self.backlog else { return };
-        if !backlog.is_due(&self.shared) || self.shared.disk.poisoned().is_some() {
-            return;
-        }
-        match backlog.catch_up(&self.shared) {
-            Ok(Attempt::Waits) => {}
-            Ok(Attempt::Done(written)) => {
-                self.backlog = None;
-                self.caught_up = Some(self.shared.disk.runtime().now());
-                written.into_iter().for_each(|written| self.publish(written));
-            }
-            Err(error) => drop(self.poison(&error)),
-        }
-    }
-
-    fn poison(&mut self, error: &StoreError) -> StoreError {
-        let error = match error {
-            StoreError::Index { source: IndexError::Damaged { reason } } => {
-                self.shared.on_damaged_index(reason);
-                self.shared.disk.poison_with(reason.clone())
-            }
-            error => self.shared.disk.poison_with(error.to_string()),
-        };
-        self.fail_all(&error);
-        error
-    }
-
-    /// What is on its way was not written, and what is planned rests on it.
-    fn fail_all(&mut self, error: &StoreError) {
-        if let Some(sent) = self.sent.take() {
-            self.ledger.take_back(sent.undo);
-            if matches!(error, StoreError::NoSpace { .. }) {
-                self.remove_files(&sent.files);
-            }
-            sent.replies.fail(error);
-        }
-        self.fail_open(error);
-        // Whether the file of the segment was made is not asked: it is left.
-        self.active = None;
-    }
-
-    /// What is planned is not written.
-    fn fail_open(&mut self, error: &StoreError) {
-        let Some(open) = self.open.take() else { return };
-        self.ledger.checkpoint.next_sequence = open.books.checkpoint.next_sequence;
-        open.replies.fail(error);
-    }
-
-    /// Nothing of their batch was written. A file that stays is found by the
-    /// next start.
-    fn remove_files(&self, files: &[FileId]) {
-        for file in files {
-            if let Err(error) = self.shared.large.remove(*file) {
-                tracing::warn!(%error, "a payload file stays until the volume is opened again");
-            }
-        }
-    }
-
-    /// Tells others what the books say now.
-    fn publish(&mut self, written: Written) {
-        let metrics = self.shared.disk.metrics().log();
-        metrics.on_moved(written.moved_bytes);
-        if written.freed_bytes > 0 {
-            metrics.on_compacted(written.freed_bytes);
-        }
-        self.pressure.on_batch(&self.ledger, written);
-        self.shared.publish(&self.ledger, self.pressure.thousandths());
-        self.wake_compaction();
-    }
-
-    /// Finishes whatever was begun.
-    fn drain(&mut self) {
-        while self.sent.is_some() || self.open.is_some() {
-            match self.sent {
-                Some(_) => self.finish_sent(),
-                None => self.send_open(),
-            }
-        }
     }
 
     /// Says in the log that everything before was synced, and makes the index
