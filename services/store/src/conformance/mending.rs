@@ -1,15 +1,18 @@
 //! Damage that a read has found, and copies that replace it.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use holdfast_core::name::{Bucket, Key};
+use holdfast_runtime::Runtime;
 
 use super::fixture::{assert_same, delete, name, payload, put, read, read_all, stamp, version};
 use crate::{Held, ListRequest, PutOutcome, Store, StoreError};
 
-/// How often it is looked again whether a store has taken note of damage: it
-/// may do so beside the read.
-const TRIES: usize = 10_000;
+/// How long it is looked whether a store has taken note of damage: it may do so
+/// beside the read.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn inspect(store: &dyn Store, key: &str) -> Option<Held> {
     let mut answers = store.inspect(&[name(key), name("absent")]).await;
@@ -64,13 +67,15 @@ pub(super) async fn check_mending(store: &dyn Store, damage: &impl Fn(&Bytes)) {
 }
 
 async fn await_damage(store: &dyn Store, key: &str) {
-    for _ in 0..TRIES {
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + PATIENCE;
+    while runtime.now() < deadline {
         let held = inspect(store, key).await.expect("its version is known");
         assert_eq!(held.stat.version, version(5), "{key}");
         if held.is_damaged {
             return;
         }
-        tokio::task::yield_now().await;
+        runtime.sleep(Duration::from_millis(1)).await;
     }
     panic!("{key}: no note was taken of the damage");
 }

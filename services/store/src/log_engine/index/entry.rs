@@ -11,8 +11,9 @@
 //!
 //! Numbers in keys are big-endian, so that they sort; a bucket has no NUL, so
 //! that entries sort as their names do. Numbers in values are little-endian.
-//! Every value ends with a checksum of key and value, made of their CRC-32Cs: what the engine below does
-//! not notice is noticed here, and a value that turns up under another key too.
+//! Every value ends with a checksum of key and value, made of their CRC-32Cs, and
+//! an entry has two: what the engine below does not notice is noticed here, and a
+//! value that turns up under another key too.
 
 use std::collections::BTreeMap;
 
@@ -41,6 +42,10 @@ const CRC_BYTES: usize = 4;
 const IS_TOMBSTONE: u8 = 1;
 const IS_DAMAGED: u8 = 1 << 1;
 const CONTENT_SHIFT: u8 = 2;
+const CONTENT_MASK: u8 = 3;
+const HAS_CONTENT_TYPE: u8 = 1 << 4;
+const HAS_WRITTEN_AS: u8 = 1 << 5;
+const UNKNOWN_FLAGS: u8 = !0 << 6;
 
 /// The place of a batch among all batches of an index. The journal check relies
 /// on it: batches of one journal must follow each other without a gap.
@@ -124,19 +129,39 @@ pub(super) fn decode_segment_key(bytes: &[u8]) -> Result<u64, IndexError> {
     }
 }
 
-/// An entry as a value.
+/// An entry as a value, in two parts with a checksum each: a page of a list takes
+/// the first part of a thousand entries, and should not have to read the headers
+/// only to know that they are not damaged.
 ///
 /// | Bytes | What |
 /// |---|---|
-/// | 1 | bit 0: tombstone, bit 1: damaged, bits 2 and 3: content |
+/// | 1 | bit 0: tombstone, bit 1: damaged, bits 2 and 3: content, bit 4: has a content type, bit 5: has a version that it was written as |
 /// | 8, 8 | version: clock, writer |
 /// | 8, 8 | size and digest of the payload |
 /// | 8, 4, 4 | record: segment, offset, length |
 /// | 8 | origin |
 /// | 8, 8 | payload file: directory, number; only for content 2 |
-/// | rest | [`Metadata`], see [`put_metadata`] |
-/// | 4 | checksum |
+/// | 8 | when it was modified |
+/// | 4, its length | content type, UTF-8; only with bit 4 |
+/// | 8, 8 | under which version it was written, if not under its own: clock, writer; only with bit 5 |
+/// | 4 | checksum of key and all before |
+/// | 4 | count of headers |
+/// | each: 4, its length, 4, its length | name and value, UTF-8, in order |
+/// | 4 | checksum of key and all from the first checksum on, so that no headers go with another entry |
 pub(super) fn encode_entry(key: &[u8], entry: &Entry) -> Result<Vec<u8>, IndexError> {
+    let mut bytes = encode_brief(key, entry)?;
+    let second = bytes.len() - CRC_BYTES;
+    let headers = &entry.stat.metadata.headers;
+    put_length(&mut bytes, headers.len())?;
+    for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+        put_text(&mut bytes, text)?;
+    }
+    seal(key, &mut bytes, second);
+    Ok(bytes)
+}
+
+/// The first part of it.
+fn encode_brief(key: &[u8], entry: &Entry) -> Result<Vec<u8>, IndexError> {
     let mut bytes = Vec::with_capacity(256);
     bytes.push(flags(entry));
     let Entry { stat, place, .. } = entry;
@@ -148,7 +173,13 @@ pub(super) fn encode_entry(key: &[u8], entry: &Entry) -> Result<Vec<u8>, IndexEr
     if let Content::File(file) = entry.content {
         put(&mut bytes, &[file.directory, file.number]);
     }
-    put_metadata(&mut bytes, &stat.metadata)?;
+    put(&mut bytes, &[stat.metadata.modified_unix_millis]);
+    if let Some(content_type) = &stat.metadata.content_type {
+        put_text(&mut bytes, content_type)?;
+    }
+    if let Some(version) = stat.metadata.written_as {
+        put(&mut bytes, &[version.clock(), version.writer()]);
+    }
     Ok(sealed(key, bytes))
 }
 
@@ -161,51 +192,45 @@ fn flags(entry: &Entry) -> u8 {
     };
     let tombstone = if entry.stat.kind == Kind::Tombstone { IS_TOMBSTONE } else { 0 };
     let damaged = if entry.is_damaged { IS_DAMAGED } else { 0 };
-    tombstone | damaged | content << CONTENT_SHIFT
+    let metadata = &entry.stat.metadata;
+    let content_type = if metadata.content_type.is_some() { HAS_CONTENT_TYPE } else { 0 };
+    let written_as = if metadata.written_as.is_some() { HAS_WRITTEN_AS } else { 0 };
+    tombstone | damaged | content << CONTENT_SHIFT | content_type | written_as
 }
 
 /// The entry that [`encode_entry`] was given.
 pub(super) fn decode_entry(key: &[u8], value: &[u8]) -> Result<Entry, IndexError> {
-    let mut headers = BTreeMap::new();
-    let Parts { fixed, rest } = parts(key, value, |name, value| {
-        headers.insert(name.text()?.to_owned(), value.text()?.to_owned());
-        Some(())
-    })?;
-    let Fixed { version, kind, size_bytes, digest, content, place, origin, is_damaged } = fixed;
+    let (first, second) = parts(key, value)?;
+    let headers = headers_of(opened(key, second)?);
+    let headers = headers.ok_or_else(|| damaged("the headers of an entry are malformed"))?;
+    let First { version, kind, size_bytes, digest, content, place, origin, is_damaged, .. } = first;
     let metadata = Metadata {
-        content_type: rest.content_type.map(str::to_owned),
+        content_type: first.content_type.map(str::to_owned),
         headers,
-        modified_unix_millis: rest.modified_unix_millis,
-        written_as: rest.written_as,
+        modified_unix_millis: first.modified_unix_millis,
+        written_as: first.written_as,
     };
     let stat = Stat { version, kind, size_bytes, digest, metadata };
     Ok(Entry { stat, content, place, origin, is_damaged })
 }
 
-/// As much of it as a list shows. The headers, which would take longer to make
-/// than everything else, are passed over.
+/// As much of it as a list shows. The headers are not looked at.
 pub(super) fn decode_brief<'a>(key: &[u8], value: &'a [u8]) -> Result<Brief<'a>, IndexError> {
-    let Parts { fixed, rest } = parts(key, value, |_, _| Some(()))?;
+    let (first, _) = parts(key, value)?;
     Ok(Brief {
-        version: fixed.version,
-        written_as: rest.written_as,
-        kind: fixed.kind,
-        size_bytes: fixed.size_bytes,
-        digest: fixed.digest,
-        content_type: rest.content_type,
-        modified_unix_millis: rest.modified_unix_millis,
-        is_unreadable: is_unreadable(fixed.is_damaged, fixed.content),
+        version: first.version,
+        written_as: first.written_as,
+        kind: first.kind,
+        size_bytes: first.size_bytes,
+        digest: first.digest,
+        content_type: first.content_type,
+        modified_unix_millis: first.modified_unix_millis,
+        is_unreadable: is_unreadable(first.is_damaged, first.content),
     })
 }
 
-/// An entry but for its headers.
-struct Parts<'a> {
-    fixed: Fixed,
-    rest: Rest<'a>,
-}
-
-/// What every entry has in the same place.
-struct Fixed {
+/// The first part of an entry.
+struct First<'a> {
     version: Version,
     kind: Kind,
     size_bytes: u64,
@@ -214,74 +239,69 @@ struct Fixed {
     place: Place,
     origin: u64,
     is_damaged: bool,
-}
-
-/// Of the metadata what is not a header.
-struct Rest<'a> {
-    content_type: Option<&'a str>,
     modified_unix_millis: u64,
+    content_type: Option<&'a str>,
     written_as: Option<Version>,
 }
 
-/// Verifies a value and takes it apart; `on_header` takes each name and its
-/// value, and says `None` when they are none.
-fn parts<'a>(
-    key: &[u8],
-    value: &'a [u8],
-    on_header: impl FnMut(Text<'a>, Text<'a>) -> Option<()>,
-) -> Result<Parts<'a>, IndexError> {
-    let mut fields = Fields(opened(key, value)?);
-    let fixed = fixed_fields(&mut fields);
-    let fixed = fixed.ok_or_else(|| damaged("an entry is cut short or has unknown flags"))?;
-    let rest = metadata_of(&mut fields, on_header).filter(|_| fields.0.is_empty());
-    let rest = rest.ok_or_else(|| damaged("the metadata of an entry is malformed"))?;
-    Ok(Parts { fixed, rest })
+/// The first part, verified, and the second one, which is not.
+fn parts<'a>(key: &[u8], value: &'a [u8]) -> Result<(First<'a>, &'a [u8]), IndexError> {
+    let mut fields = Fields(value);
+    let cut_short = || damaged("an entry is cut short or has unknown flags");
+    let first = first_fields(&mut fields).ok_or_else(cut_short)?;
+    let second = fields.0;
+    let length = value.len() - second.len() + CRC_BYTES;
+    opened(key, value.get(..length).ok_or_else(cut_short)?)?;
+    Ok((first, second))
 }
 
-fn fixed_fields(fields: &mut Fields<'_>) -> Option<Fixed> {
-    let flags = fields.u8()?;
-    let kind = if flags & IS_TOMBSTONE == 0 { Kind::Object } else { Kind::Tombstone };
-    let version = Version::from_parts(fields.u64()?, fields.u64()?);
+fn first_fields<'a>(fields: &mut Fields<'a>) -> Option<First<'a>> {
+    let flags = fields.u8().filter(|flags| flags & UNKNOWN_FLAGS == 0)?;
+    let has = |flag| flags & flag != 0;
+    let kind = if has(IS_TOMBSTONE) { Kind::Tombstone } else { Kind::Object };
+    let version = fields.version()?;
     let (size_bytes, digest) = (fields.u64()?, Digest(fields.u64()?));
     let place = Place { segment: fields.u64()?, offset: fields.u32()?, length: fields.u32()? };
     let origin = fields.u64()?;
-    let content = match flags >> CONTENT_SHIFT {
+    let content = match flags >> CONTENT_SHIFT & CONTENT_MASK {
         0 => Content::Nothing,
         1 => Content::Inline,
         2 => Content::File(FileId { directory: fields.u64()?, number: fields.u64()? }),
-        3 => Content::Lost,
-        _ => return None,
+        _ => Content::Lost,
     };
-    let is_damaged = flags & IS_DAMAGED != 0;
-    Some(Fixed { version, kind, size_bytes, digest, content, place, origin, is_damaged })
+    let modified_unix_millis = fields.u64()?;
+    let content_type = if has(HAS_CONTENT_TYPE) { Some(fields.text()?) } else { None };
+    let written_as = if has(HAS_WRITTEN_AS) { Some(fields.version()?) } else { None };
+    Some(First {
+        version,
+        kind,
+        size_bytes,
+        digest,
+        content,
+        place,
+        origin,
+        is_damaged: has(IS_DAMAGED),
+        modified_unix_millis,
+        content_type,
+        written_as,
+    })
 }
 
-/// Metadata in a form that is read a thousand times for a page of a list, where
-/// JSON would take longer than everything else.
-///
-/// | Bytes | What |
-/// |---|---|
-/// | 8 | when it was modified |
-/// | 4 | count of texts |
-/// | each text: 4, its length | length, UTF-8 |
-///
-/// | nothing, or 8, 8 | under which version it was written, if not under its own: clock, writer |
-///
-/// The texts are the names and values of the headers, in order, and the content
-/// type last, if there is one.
-fn put_metadata(bytes: &mut Vec<u8>, metadata: &Metadata) -> Result<(), IndexError> {
-    put(bytes, &[metadata.modified_unix_millis]);
-    let headers = metadata.headers.iter().flat_map(|(name, value)| [name, value]);
-    let texts = headers.chain(&metadata.content_type);
-    let count = 2 * metadata.headers.len() + usize::from(metadata.content_type.is_some());
-    put_length(bytes, count)?;
-    for text in texts {
-        put_length(bytes, text.len())?;
-        bytes.extend_from_slice(text.as_bytes());
+/// The headers in the second part; the first checksum is before them.
+fn headers_of(second: &[u8]) -> Option<BTreeMap<String, String>> {
+    let mut fields = Fields(second);
+    fields.take::<CRC_BYTES>()?;
+    let count = fields.u32()?;
+    let mut headers = BTreeMap::new();
+    for _ in 0..count {
+        headers.insert(fields.text()?.to_owned(), fields.text()?.to_owned());
     }
-    if let Some(version) = metadata.written_as {
-        put(bytes, &[version.clock(), version.writer()]);
-    }
+    fields.0.is_empty().then_some(headers)
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &str) -> Result<(), IndexError> {
+    put_length(bytes, text.len())?;
+    bytes.extend_from_slice(text.as_bytes());
     Ok(())
 }
 
@@ -290,23 +310,6 @@ fn put_length(bytes: &mut Vec<u8>, length: usize) -> Result<(), IndexError> {
         .map_err(|_| IndexError::Failed { reason: "metadata of 4 GiB".to_owned() })?;
     bytes.extend_from_slice(&length.to_le_bytes());
     Ok(())
-}
-
-fn metadata_of<'a>(
-    fields: &mut Fields<'a>,
-    mut on_header: impl FnMut(Text<'a>, Text<'a>) -> Option<()>,
-) -> Option<Rest<'a>> {
-    let modified_unix_millis = fields.u64()?;
-    let count = fields.u32()?;
-    for _ in 0..count / 2 {
-        on_header(fields.text()?, fields.text()?)?;
-    }
-    let content_type = if count % 2 == 1 { Some(fields.text()?.text()?) } else { None };
-    let written_as = match fields.0.is_empty() {
-        true => None,
-        false => Some(Version::from_parts(fields.u64()?, fields.u64()?)),
-    };
-    Some(Rest { content_type, modified_unix_millis, written_as })
 }
 
 /// The value of a key that says all.
@@ -380,9 +383,14 @@ fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, IndexError> {
 
 /// Ends a value with its checksum.
 fn sealed(key: &[u8], mut value: Vec<u8>) -> Vec<u8> {
-    let crc = checksum(key, &value);
-    value.extend_from_slice(&crc.to_le_bytes());
+    seal(key, &mut value, 0);
     value
+}
+
+/// Ends a value with a checksum of what it has from `start` on.
+fn seal(key: &[u8], value: &mut Vec<u8>, start: usize) {
+    let crc = checksum(key, value.get(start..).unwrap_or_default());
+    value.extend_from_slice(&crc.to_le_bytes());
 }
 
 /// A value without its checksum, if that is right.
@@ -426,24 +434,19 @@ impl<'a> Fields<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn text(&mut self) -> Option<Text<'a>> {
+    fn version(&mut self) -> Option<Version> {
+        Some(Version::from_parts(self.u64()?, self.u64()?))
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
         let length = usize::try_from(self.u32()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
-        Some(Text(bytes))
+        str::from_utf8(bytes).ok()
     }
 
     fn u64_of_key(&mut self) -> Option<u64> {
         self.take().map(u64::from_be_bytes)
-    }
-}
-
-/// The bytes of what should be a text.
-struct Text<'a>(&'a [u8]);
-
-impl<'a> Text<'a> {
-    fn text(&self) -> Option<&'a str> {
-        str::from_utf8(self.0).ok()
     }
 }
 

@@ -67,6 +67,15 @@ fn sealed_noise(key: &[u8], noise: &[u8]) -> Vec<u8> {
     sealed(key, noise.to_vec())
 }
 
+/// An entry whose headers are anything, with checksums that are right.
+fn noisy_headers(key: &[u8], entry: &Entry, noise: &[u8]) -> Vec<u8> {
+    let mut value = encode_brief(key, entry).unwrap();
+    let second = value.len() - CRC_BYTES;
+    value.extend_from_slice(noise);
+    seal(key, &mut value, second);
+    value
+}
+
 proptest! {
     #[test]
     fn an_entry_comes_back(name in name(), entry in entry()) {
@@ -117,8 +126,32 @@ proptest! {
         value[bit / 8] ^= 1 << (bit % 8);
         let whole = decode_entry(&key, &value);
         prop_assert!(matches!(whole, Err(IndexError::Damaged { .. })), "bit {}", bit);
-        let brief = decode_brief(&key, &value);
-        prop_assert!(matches!(brief, Err(IndexError::Damaged { .. })), "bit {}", bit);
+        // Headers are not looked at, and not given out.
+        match decode_brief(&key, &value) {
+            Ok(brief) => {
+                prop_assert!(bit / 8 >= encode_brief(&key, &entry).unwrap().len(), "bit {}", bit);
+                prop_assert_eq!(brief, Brief::from(&entry));
+            }
+            Err(error) => prop_assert!(matches!(error, IndexError::Damaged { .. }), "bit {}", bit),
+        }
+    }
+
+    #[test]
+    fn headers_do_not_go_with_another_entry(name in name(), one in entry(), other in entry()) {
+        let key = entry_key(&name);
+        let (first, second) = (encode_brief(&key, &one).unwrap(), encode_brief(&key, &other).unwrap());
+        let headers = encode_entry(&key, &other).unwrap().split_off(second.len());
+        let mixed = [first.clone(), headers].concat();
+        let is_refused = matches!(decode_entry(&key, &mixed), Err(IndexError::Damaged { .. }));
+        prop_assert!(is_refused || first == second);
+    }
+
+    #[test]
+    fn no_headers_make_decoding_panic(name in name(), entry in entry(), noise: Vec<u8>) {
+        let key = entry_key(&name);
+        let value = noisy_headers(&key, &entry, &noise);
+        let _ = decode_entry(&key, &value);
+        prop_assert_eq!(decode_brief(&key, &value).unwrap(), Brief::from(&entry));
     }
 
     #[test]

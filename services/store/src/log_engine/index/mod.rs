@@ -28,7 +28,7 @@ pub use crate::index::Counts;
 
 /// Version of what is kept in the index. Another one is rebuilt from the log,
 /// so it may change at will.
-pub const INDEX_VERSION: u32 = 1;
+pub const INDEX_VERSION: u32 = 2;
 
 /// A place in the log: everything before it has been written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
