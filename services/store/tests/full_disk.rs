@@ -9,6 +9,7 @@ mod common;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -18,8 +19,9 @@ use common::power::{Call, Choice, Fault, Matching, Options};
 use common::{name, payload, stamp};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
+use holdfast_core::object::Stat;
 use holdfast_runtime::Runtime;
-use holdfast_store::log_engine::index::{FjallIndexEngine, IndexError};
+use holdfast_store::log_engine::index::{FjallIndexEngine, Index, IndexEngine, IndexError};
 use holdfast_store::{ListRequest, LogStore, LogStoreOptions, PutOutcome, Store, StoreError};
 use rustix::io::Errno;
 
@@ -96,6 +98,12 @@ async fn fill(store: &LogStore, known: &mut Known, clock: u64, length: u64) -> u
     stored
 }
 
+/// For the first page of everything.
+fn list_request() -> ListRequest {
+    let bucket = name("a").bucket;
+    ListRequest { bucket, prefix: String::new(), start_after: None, limit: 1000 }
+}
+
 /// Everything that can be asked gives what was acknowledged and nothing else.
 async fn check(store: &LogStore, known: &Known, length: u64) {
     let names: Vec<_> = known.keys().map(|number| name(&key(*number))).collect();
@@ -115,12 +123,7 @@ async fn check(store: &LogStore, known: &Known, length: u64) {
             None => assert!(matches!(read, Err(StoreError::NotFound { .. })), "{read:?}"),
         }
     }
-    let mut request = ListRequest {
-        bucket: name("a").bucket,
-        prefix: String::new(),
-        start_after: None,
-        limit: 1000,
-    };
+    let mut request = list_request();
     let mut listed = Vec::new();
     loop {
         let page = store.list(&request).await.unwrap();
@@ -384,11 +387,18 @@ enum Ending {
 }
 
 async fn open_with_small_tables(root: &Path) -> LogStore {
-    let index = FjallIndexEngine::new(Runtime::real()).with_memtable_bytes(64 * KIB);
+    open_with_index(root, Arc::new(small_tables())).await
+}
+
+fn small_tables() -> FjallIndexEngine {
+    FjallIndexEngine::new(Runtime::real()).with_memtable_bytes(64 * KIB)
+}
+
+async fn open_with_index(root: &Path, index: Arc<dyn IndexEngine>) -> LogStore {
     let options = LogStoreOptions {
         reserve_bytes: RESERVE_BYTES,
         segment_bytes: 2 * 1024 * 1024,
-        index: Some(Arc::new(index)),
+        index: Some(index),
         ..LogStoreOptions::default()
     };
     LogStore::open(Runtime::real(), root.join("volume"), options).await.unwrap()
@@ -401,6 +411,86 @@ async fn an_index_without_room_refuses_writes_until_there_is_some() {
             the_index_meets_a_full_disk(place, ends).await;
         }
     }
+}
+
+/// Opens no index while it is shut, as on a disk without inodes.
+#[derive(Debug)]
+struct ShutIndex {
+    inner: FjallIndexEngine,
+    is_shut: AtomicBool,
+    refused: AtomicU64,
+}
+
+impl IndexEngine for ShutIndex {
+    fn open(&self, directory: &Path) -> Result<Box<dyn Index>, IndexError> {
+        if self.is_shut.load(Ordering::SeqCst) {
+            self.refused.fetch_add(1, Ordering::SeqCst);
+            return Err(IndexError::NoSpace);
+        }
+        self.inner.open(directory)
+    }
+
+    fn remove(&self, directory: &Path) -> Result<(), IndexError> {
+        self.inner.remove(directory)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_an_index_nothing_is_said_to_be_absent() {
+    const LENGTH: u64 = KIB;
+    let Some(mount) = mount(256 * MIB) else { return };
+    let (is_shut, refused) = (AtomicBool::new(false), AtomicU64::new(0));
+    let index = Arc::new(ShutIndex { inner: small_tables(), is_shut, refused });
+    let store = open_with_index(mount.path(), Arc::clone(&index) as _).await;
+    let mut known = Known::new();
+    for number in 0..100 {
+        put(&store, number, 1, LENGTH).await.unwrap();
+        known.insert(number, Some(1));
+    }
+
+    index.is_shut.store(true, Ordering::SeqCst);
+    let full = Fault::next(Call::Write).lasting().errno(Errno::NOSPC);
+    mount.disk().fail(full.on(Matching::below(WHOLE_INDEX)));
+    let unclear = put(&store, 100, 1, LENGTH).await;
+    assert!(matches!(unclear, Err(StoreError::Index { .. })), "{unclear:?}");
+    // Each write that is refused looks whether it is time to open the index again.
+    let is_tried = async {
+        while index.refused.load(Ordering::SeqCst) < 2 {
+            let refused = put(&store, 101, 1, LENGTH).await;
+            assert!(matches!(refused, Err(StoreError::NoSpace { .. })), "{refused:?}");
+            Runtime::real().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    patiently("two attempts to open the index", is_tried).await;
+    assert_eq!(store.poisoned(), None);
+    for number in [100, 101, 102] {
+        let told = store.stat(&[name(&key(number))]).await.remove(0);
+        assert!(matches!(told, Err(StoreError::Index { .. })), "{number}: {told:?}");
+        let read = store.read(&name(&key(number)), None, None).await;
+        assert!(matches!(read, Err(StoreError::Index { .. })), "{number}: {:?}", read.err());
+    }
+    assert!(store.walk(None, 1).await.is_err());
+    assert!(store.list(&list_request()).await.is_err());
+    // What was looked up lately cannot have changed.
+    for told in store.stat(&[0, 99].map(|number| name(&key(number)))).await {
+        let is_right = |told: &Option<Stat>| {
+            told.as_ref().is_some_and(|stat| stat.version == stamp(1).version)
+        };
+        assert!(told.as_ref().map_or(true, is_right), "{told:?}");
+    }
+
+    mount.disk().heal();
+    index.is_shut.store(false, Ordering::SeqCst);
+    let takes_writes = async {
+        while put(&store, 102, 1, LENGTH).await.is_err() {
+            Runtime::real().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    patiently("a put with an index", takes_writes).await;
+    known.extend([(100, Some(1)), (102, Some(1))]);
+    check(&store, &known, LENGTH).await;
+    store.close().await;
+    check(&open_with_small_tables(mount.path()).await, &known, LENGTH).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
