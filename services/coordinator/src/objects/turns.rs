@@ -29,3 +29,57 @@ impl Turns {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::poll;
+    use holdfast_core::name::Key;
+
+    use super::*;
+
+    fn name(key: &str) -> ObjectName {
+        ObjectName::seed(Key::new(key).expect("a short name"))
+    }
+
+    #[tokio::test]
+    async fn one_name_has_one_turn_at_a_time_and_first_come_is_first_served() {
+        let turns = Turns::new();
+        let name = name("a");
+        let first = turns.take(&name).await;
+        let (mut second, mut third) = (pin!(turns.take(&name)), pin!(turns.take(&name)));
+        assert!(poll!(&mut second).is_pending());
+        assert!(poll!(&mut third).is_pending());
+        drop(first);
+        assert!(poll!(&mut third).is_pending(), "it came last");
+        let guard = second.await;
+        assert!(guard.is_some() && poll!(&mut third).is_pending());
+        drop(guard);
+        assert!(third.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn who_stops_waiting_holds_nobody_up() {
+        let turns = Turns::new();
+        let name = name("a");
+        let first = turns.take(&name).await;
+        {
+            let mut gone = pin!(turns.take(&name));
+            assert!(poll!(&mut gone).is_pending());
+        }
+        drop(first);
+        assert!(turns.take(&name).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn names_with_places_of_their_own_do_not_wait() {
+        let turns = Turns::new();
+        let place = |name: &ObjectName| name_hash(name) % PLACES as u64;
+        let one = name("a");
+        let other = (0..).map(|number: u32| name(&number.to_string()));
+        let other = other.into_iter().find(|other| place(other) != place(&one)).expect("some");
+        let _first = turns.take(&one).await;
+        assert!(turns.take(&other).await.is_some());
+    }
+}
