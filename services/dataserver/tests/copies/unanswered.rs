@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::future::join_all;
 use holdfast_coordinator::data_servers::DataServers;
 use holdfast_core::object::Kind;
 use holdfast_core::version::Version;
@@ -100,22 +99,6 @@ async fn of_two_writes_that_nobody_answered_the_one_that_was_told_stays() {
     })
     .await;
     assert_ne!(replaced.header("etag"), Some(told.as_str()));
-}
-
-/// They would outbid each other's promises: none of them would settle it for long.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn many_readers_at_once_settle_it_as_one() {
-    let mut cluster = Cluster::start_patient(3, 3).await;
-    let (_third, older, _) = leave_two(&mut cluster, Bytes::new()).await;
-    cluster.all_active(2).await;
-    let reader = &cluster.members[0];
-    let path = format!("/objects/{KEY}");
-    let answers = join_all((0..32).map(|_| client::get(&reader.ports.address, &path))).await;
-    for answer in answers {
-        let answer = answer.expect("an answer");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert_eq!(answer.header("etag"), Some(format!("\"{older}\"").as_str()));
-    }
 }
 
 /// Repair meets the first write before anybody reads.
