@@ -17,10 +17,10 @@ use super::record::Head;
 use super::shared::Survey;
 use crate::{PutOutcome, StoreError};
 
-/// Most records of one batch.
+/// Most records of one batch, but for its last job.
 pub(super) const MAX_BATCH_RECORDS: usize = 1024;
 
-/// Most bytes of one batch, but for its last record.
+/// Most bytes of one batch, but for its last job.
 pub(super) const MAX_BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 /// Writes that may wait: four batches.
@@ -178,12 +178,25 @@ impl Allowance {
     }
 }
 
+/// How much the planned batch has room for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Left {
+    pub(super) records: usize,
+    pub(super) bytes: usize,
+}
+
+impl Left {
+    pub(super) fn is_nothing(self) -> bool {
+        self.records == 0 || self.bytes == 0
+    }
+}
+
 /// What the writer does next.
 #[derive(Debug)]
 pub(super) enum Event {
     /// At least one job.
     Jobs(Vec<Job>),
-    /// The disk is done with a batch.
+    /// The disk is done with a batch, or has taken a full one.
     Synced,
     /// The queue is closed and empty.
     Closed,
@@ -277,21 +290,21 @@ impl Queue {
         self.lanes().clients.len()
     }
 
-    /// Most bytes of one batch, but for its last record.
+    /// Most bytes of one batch, but for its last job.
     pub(super) fn max_batch_bytes(&self) -> usize {
         self.max_batch_bytes
     }
 
-    /// The disk is done with a batch.
+    /// The disk is done with a batch, or has taken a full one.
     pub(super) fn wake_writer(&self) {
         self.lanes().is_synced = true;
         self.ready.notify_one();
     }
 
-    /// Waits for the next thing to do: the disk first, then, if the writer has
-    /// room for them, jobs: housekeeping, and as much of the clients' as
-    /// `allowance` lets through. Blocks.
-    pub(super) fn next(&self, allowance: Allowance, has_room: bool) -> Event {
+    /// Waits for the next thing to do: the disk first, then jobs, as many as go
+    /// into what is `left` and one that may not: housekeeping, and as much of the
+    /// clients' as `allowance` lets through. Blocks.
+    pub(super) fn next(&self, allowance: Allowance, left: Left) -> Event {
         let mut lanes = self.lanes();
         loop {
             if std::mem::take(&mut lanes.is_synced) {
@@ -299,8 +312,8 @@ impl Queue {
             }
             // Who closes the volume does not wait for garbage.
             let allowance = if lanes.is_closed { Allowance::Unlimited } else { allowance };
-            if has_room {
-                let jobs = lanes.take(allowance, self.max_batch_bytes);
+            if !left.is_nothing() {
+                let jobs = lanes.take(allowance, left);
                 if !jobs.is_empty() {
                     return Event::Jobs(jobs);
                 }
@@ -319,17 +332,17 @@ impl Queue {
 }
 
 impl Lanes {
-    fn take(&mut self, allowance: Allowance, max_batch_bytes: usize) -> Vec<Job> {
+    fn take(&mut self, allowance: Allowance, room: Left) -> Vec<Job> {
         let mut jobs = Vec::new();
         let (mut records, mut bytes) = (0, 0);
-        while records < MAX_BATCH_RECORDS && bytes < max_batch_bytes {
+        while records < room.records && bytes < room.bytes {
             let Some(job) = self.housekeeping.pop_front() else { break };
             records += job.records();
             bytes += job.log_bytes();
             jobs.push(job);
         }
         let mut left = allowance.limit();
-        while records < MAX_BATCH_RECORDS && bytes < max_batch_bytes && left > 0 {
+        while records < room.records && bytes < room.bytes && left > 0 {
             let Some(waiting) = self.clients.pop_front() else { break };
             debug_assert!(waiting.job.is_clients());
             records += 1;

@@ -99,7 +99,7 @@ pub(super) struct Parts {
 impl Shared {
     pub(super) fn new(parts: Parts) -> Self {
         let Parts { disk, options, segments, large, doubt, index, lock } = parts;
-        // Half a segment, so that one batch never makes two of it.
+        // Half a segment, so that no batch is much longer than one.
         let max_batch_bytes = usize::try_from(options.segment_bytes / 2).unwrap_or(usize::MAX);
         let seed = disk.runtime().random_u64();
         Self {

@@ -83,12 +83,19 @@ impl Syncer {
         for directory in &write.directories {
             self.shared.large.sync_directory(*directory)?;
         }
-        if self.active.as_ref().is_none_or(|active| active.id != write.segment) {
+        let is_new = self.active.as_ref().is_none_or(|active| active.id != write.segment);
+        if is_new {
             self.active = None;
             self.begin_segment(write.segment)?;
         }
         let active = self.active.as_ref().ok_or(StoreError::WorkLost)?;
-        self.append(active, write.start.into(), &write.bytes)
+        let written = self.append(active, write.start.into(), &write.bytes);
+        if is_new && matches!(written, Err(StoreError::NoSpace { .. })) {
+            self.active = None;
+            self.shared.segments.remove(write.segment.number);
+            self.remove_new(write.segment)?;
+        }
+        written
     }
 
     /// All of the segment before is durable, since its last batch was. The name
@@ -98,11 +105,30 @@ impl Syncer {
         let disk = &self.shared.disk;
         let path = self.shared.segments.path(id);
         let file: Arc<dyn File> = disk.create(&path)?.into();
-        disk.write(&*file, &path, &id.header(), 0)?;
+        if let Err(error) = disk.write(&*file, &path, &id.header(), 0) {
+            if !matches!(error, StoreError::NoSpace { .. }) {
+                return Err(disk.poison_with(error.to_string()));
+            }
+            self.remove_new(id)?;
+            return Err(error);
+        }
         disk.sync_directory(&disk.path("log"))?;
         self.shared.segments.add(id, Arc::clone(&file));
         self.active = Some(Active { id, path, file });
         Ok(())
+    }
+
+    /// A segment without records that stayed would not be known to the index, which
+    /// the next start would then build anew.
+    fn remove_new(&self, id: SegmentId) -> Result<(), StoreError> {
+        let disk = &self.shared.disk;
+        match disk.remove(&self.shared.segments.path(id)) {
+            Ok(()) => disk.sync_directory(&disk.path("log")),
+            Err(error) => {
+                tracing::warn!(%error, "a segment without records stays");
+                Ok(())
+            }
+        }
     }
 
     fn append(&self, active: &Active, start: u64, bytes: &[u8]) -> Result<(), StoreError> {

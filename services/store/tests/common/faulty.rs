@@ -46,7 +46,7 @@ struct Shared {
     reads: AtomicU64,
     is_buffered: AtomicBool,
     directory_sync_delay: Mutex<Option<Duration>>,
-    held: (Mutex<Option<PathBuf>>, Condvar),
+    held: (Mutex<Held>, Condvar),
 }
 
 impl FaultyFiles {
@@ -89,7 +89,7 @@ impl FaultyFiles {
     /// Lets writes and syncs of the files below a directory wait as long as what
     /// this returns is there.
     pub fn hold(&self, directory: PathBuf) -> Hold {
-        *self.shared.held.0.lock().unwrap() = Some(directory);
+        self.shared.held.0.lock().unwrap().directory = Some(directory);
         Hold(Arc::clone(&self.shared))
     }
 
@@ -111,10 +111,12 @@ impl Shared {
 
     fn wait_while_held(&self, path: &Path) {
         let (held, changed) = &self.held;
-        let is_held = |held: &mut Option<PathBuf>| {
-            held.as_ref().is_some_and(|directory| path.starts_with(directory))
-        };
-        drop(changed.wait_while(held.lock().unwrap(), is_held).unwrap());
+        let mut held = held.lock().unwrap();
+        while held.directory.as_ref().is_some_and(|directory| path.starts_with(directory)) {
+            held.waiting += 1;
+            held = changed.wait(held).unwrap();
+            held.waiting -= 1;
+        }
     }
 
     fn check(&self, kind: Fault, error: io::ErrorKind) -> io::Result<()> {
@@ -129,15 +131,28 @@ impl Shared {
     }
 }
 
+#[derive(Debug, Default)]
+struct Held {
+    directory: Option<PathBuf>,
+    waiting: usize,
+}
+
 /// Lets go when it is dropped.
 #[derive(Debug)]
 #[must_use]
 pub struct Hold(Arc<Shared>);
 
+impl Hold {
+    /// Whether a call waits.
+    pub fn has_caught(&self) -> bool {
+        self.0.held.0.lock().unwrap().waiting > 0
+    }
+}
+
 impl Drop for Hold {
     fn drop(&mut self) {
         let (held, changed) = &self.0.held;
-        *held.lock().unwrap() = None;
+        held.lock().unwrap().directory = None;
         changed.notify_all();
     }
 }

@@ -235,8 +235,7 @@ impl Faults {
     pub(super) fn start_those_that_ended(&mut self, stage: &mut Stage) {
         for service in stage.cluster.services() {
             let Some(status) = service.start_again_if_ended() else { continue };
-            let is_choked =
-                self.full.as_ref().is_some_and(|full| full.keeps_from_starting(service.name()));
+            let is_choked = self.is_kept_from_starting(service.name());
             let is_known = match status.code() {
                 Some(GIVEN_UP) => true,
                 Some(NOT_STARTED) => is_choked && lacks_room(&last_words(service)),

@@ -31,12 +31,17 @@ impl Full {
     }
 
     /// Whether this data server cannot even start: that takes some room.
-    pub(super) fn keeps_from_starting(&self, server: &str) -> bool {
+    fn keeps_from_starting(&self, server: &str) -> bool {
         self.left_bytes == 0 && self.server == server
     }
 }
 
 impl Faults {
+    /// Whether a full disk keeps this data server from starting now.
+    pub(super) fn is_kept_from_starting(&self, server: &str) -> bool {
+        self.full.as_ref().is_some_and(|full| full.keeps_from_starting(server))
+    }
+
     /// Fills a disk; false when no data server takes data now.
     pub(super) async fn fill(&mut self, stage: &mut Stage) -> bool {
         let first = self.roll(stage.sites.len());

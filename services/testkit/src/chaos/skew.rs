@@ -37,7 +37,8 @@ impl Skewed {
 
 impl Faults {
     /// Restarts a data server and an api with wrong clocks; false when no data
-    /// server is active now.
+    /// server is active now, or one was chosen that its full disk would keep from
+    /// starting.
     pub(super) async fn skew(&mut self, stage: &mut Stage) -> bool {
         let Ok(clocks) = stage.clocks.clone() else { return false };
         let since = self.elapsed();
@@ -48,6 +49,9 @@ impl Faults {
         let directory = stage.cluster.directory().to_owned();
         let file = |name: &str| directory.join(format!("{name}-{}.clock", since.as_millis()));
         let server = &mut stage.cluster.data_servers[place];
+        if self.is_kept_from_starting(server.name()) {
+            return false;
+        }
         let servers = clocks.give(server, file(server.name()), servers_ahead);
         let name = server.name().to_owned();
         server.stop().await;
@@ -103,8 +107,11 @@ impl Faults {
     ) -> Result<(), String> {
         let deadline = Instant::now() + wait::LIMIT;
         let said = loop {
-            match state(&stage.cluster.data_servers[place]).await {
+            let server = &stage.cluster.data_servers[place];
+            match state(server).await {
                 Some(said) => break said,
+                // It looks again when it starts.
+                None if self.is_kept_from_starting(server.name()) => return Ok(()),
                 None if Instant::now() > deadline => return Err("it does not answer".to_owned()),
                 None => tokio::time::sleep(Duration::from_millis(50)).await,
             }

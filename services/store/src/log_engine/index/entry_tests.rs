@@ -62,7 +62,8 @@ fn entry() -> impl Strategy<Value = Entry> {
     )
 }
 
-/// Bytes with a checksum that is right, so that what is behind it is reached.
+/// Bytes with a checksum that is right, so that what is behind it is reached, but
+/// for the fields of an entry, which are read before.
 fn sealed_noise(key: &[u8], noise: &[u8]) -> Vec<u8> {
     sealed(key, noise.to_vec())
 }
@@ -147,10 +148,28 @@ proptest! {
     }
 
     #[test]
-    fn no_headers_make_decoding_panic(name in name(), entry in entry(), noise: Vec<u8>) {
+    fn malformed_headers_are_damage(
+        name in name(),
+        entry in entry(),
+        count in 0_u32..4,
+        texts in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..3), 0..8),
+        more in prop::collection::vec(any::<u8>(), 0..2),
+    ) {
         let key = entry_key(&name);
+        let mut noise = count.to_le_bytes().to_vec();
+        for text in &texts {
+            put_length(&mut noise, text.len()).unwrap();
+            noise.extend_from_slice(text);
+        }
+        noise.extend_from_slice(&more);
         let value = noisy_headers(&key, &entry, &noise);
-        let _ = decode_entry(&key, &value);
+        let are_texts = texts.iter().all(|text| str::from_utf8(text).is_ok());
+        let is_sound = are_texts && texts.len() == 2 * count as usize && more.is_empty();
+        match decode_entry(&key, &value) {
+            Ok(_) => prop_assert!(is_sound),
+            Err(IndexError::Damaged { .. }) => prop_assert!(!is_sound),
+            Err(error) => prop_assert!(false, "{}", error),
+        }
         prop_assert_eq!(decode_brief(&key, &value).unwrap(), Brief::from(&entry));
     }
 
@@ -183,11 +202,22 @@ fn a_value_under_another_key_is_noticed() {
     assert!(matches!(check_mark(&other, &mark), Err(IndexError::Damaged { .. })));
 }
 
-#[test]
-fn unknown_flags_are_damage() {
-    let value = sealed(b"e", vec![0xf0; 80]);
-    assert!(matches!(decode_entry(b"e", &value), Err(IndexError::Damaged { .. })));
-    assert!(matches!(decode_brief(b"e", &value), Err(IndexError::Damaged { .. })));
+proptest! {
+    #[test]
+    fn unknown_flags_are_damage(name in name(), entry in entry(), flag in 6_u8..8) {
+        let key = entry_key(&name);
+        let mut brief = encode_brief(&key, &entry).unwrap();
+        brief.truncate(brief.len() - CRC_BYTES);
+        brief[0] |= 1 << flag;
+        let mut value = sealed(&key, brief);
+        let second = value.len() - CRC_BYTES;
+        put_length(&mut value, 0).unwrap();
+        seal(&key, &mut value, second);
+        let (whole, brief) = (decode_entry(&key, &value), decode_brief(&key, &value));
+        let are_refused = matches!(whole, Err(IndexError::Damaged { .. }))
+            && matches!(brief, Err(IndexError::Damaged { .. }));
+        prop_assert!(are_refused);
+    }
 }
 
 #[test]

@@ -50,7 +50,7 @@ impl Writer {
         let bytes = std::mem::take(&mut open.bytes);
         let Target { segment, start, .. } = open.target;
         let directories = open.directories.iter().copied().collect();
-        let is_full = self.is_full(&open, bytes.len());
+        let is_full = self.left(&open, bytes.len()).is_nothing();
         self.offered = Some(bytes.len());
         self.open = Some(open);
         self.way.handover.offer(Write { segment, start, bytes, directories, is_full });
@@ -215,7 +215,7 @@ impl Writer {
             sent.replies.fail(error);
         }
         self.fail_open(error);
-        // Whether the file of the segment was made is not asked: it is left.
+        // The next batch begins a segment of its own.
         self.active = None;
         self.way.handover.go_on();
     }

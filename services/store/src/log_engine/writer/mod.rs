@@ -27,7 +27,7 @@ use super::handover::Handover;
 use super::index::IndexError;
 use super::ledger::Ledger;
 use super::pressure::{DiskRoom, Pressure, Written, choose_victim};
-use super::queue::{Event, Job, MAX_BATCH_RECORDS};
+use super::queue::{Event, Job, Left, MAX_BATCH_RECORDS};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId};
 use super::shared::{Shared, Survey};
 use super::sync::Written as Synced;
@@ -62,7 +62,7 @@ pub(super) struct Writer {
     way: Way,
 }
 
-/// The way to the thread that waits for the disk, and back. That thread ends
+/// The way to the thread that waits for the disk, and back. That thread has ended
 /// when this is dropped.
 #[derive(Debug)]
 pub(super) struct Way {
@@ -79,11 +79,21 @@ impl Way {
 impl Drop for Way {
     fn drop(&mut self) {
         self.handover.close();
+        while self.done.recv().is_ok() {}
     }
 }
 
-/// Lets go of the volume when the writer ends, in whatever way, so that nobody
-/// waits for it for ever.
+/// Lets go of the volume when the writer has ended, in whatever way.
+struct Release(Arc<Shared>);
+
+impl Drop for Release {
+    fn drop(&mut self) {
+        self.0.release();
+    }
+}
+
+/// Answers whoever waits when the writer ends, in whatever way, so that nobody
+/// waits for ever.
 struct Ending {
     shared: Arc<Shared>,
     is_orderly: bool,
@@ -95,7 +105,6 @@ impl Drop for Ending {
             let _ = self.shared.disk.poison_with("the log thread panicked".to_owned());
         }
         self.shared.queue.abandon();
-        self.shared.release();
     }
 }
 
@@ -124,30 +133,47 @@ impl Writer {
 
     /// Works until the queue is closed and empty, then seals the log and lets
     /// go of the volume.
-    pub(super) fn run(mut self) {
-        let mut ending = Ending { shared: Arc::clone(&self.shared), is_orderly: false };
-        loop {
-            let byte_count = |open: &Batch| self.offered.unwrap_or(open.bytes.len());
-            let is_full = |open: &Batch| self.is_full(open, byte_count(open));
-            let has_room = !self.open.as_ref().is_some_and(is_full);
-            match self.shared.queue.next(self.pressure.allowance(), has_room) {
-                Event::Jobs(jobs) => jobs.into_iter().for_each(|job| self.add(job)),
-                Event::Synced => self.finish_all(),
-                Event::Closed => break,
-            }
-            self.offer();
-        }
-        self.drain();
-        if let Err(error) = self.seal() {
+    pub(super) fn run(self) {
+        // In the order of their ends, the last first: nobody may have the volume
+        // while the disk still has a batch.
+        let _release = Release(Arc::clone(&self.shared));
+        let mut writer = self;
+        let mut ending = Ending { shared: Arc::clone(&writer.shared), is_orderly: false };
+        writer.work();
+        writer.drain();
+        if let Err(error) = writer.seal() {
             tracing::warn!(%error, "the log has no seal; the next start reads its end again");
         }
         ending.is_orderly = true;
     }
 
-    fn is_full(&self, open: &Batch, byte_count: usize) -> bool {
-        open.record_count >= MAX_BATCH_RECORDS
-            || open.job_count >= 2 * MAX_BATCH_RECORDS
-            || byte_count >= self.shared.queue.max_batch_bytes()
+    fn work(&mut self) {
+        loop {
+            let left = match &self.open {
+                Some(open) => self.left(open, self.offered.unwrap_or(open.bytes.len())),
+                None => Left { records: MAX_BATCH_RECORDS, bytes: self.max_batch_bytes() },
+            };
+            match self.shared.queue.next(self.pressure.allowance(), left) {
+                Event::Jobs(jobs) => jobs.into_iter().for_each(|job| self.add(job)),
+                Event::Synced => self.finish_all(),
+                Event::Closed => return,
+            }
+            self.offer();
+        }
+    }
+
+    /// What a batch of so many bytes has room for.
+    fn left(&self, open: &Batch, byte_count: usize) -> Left {
+        // Jobs that need no record must not pile up either.
+        let taken = open.record_count.max(open.job_count / 2);
+        Left {
+            records: MAX_BATCH_RECORDS.saturating_sub(taken),
+            bytes: self.max_batch_bytes().saturating_sub(byte_count),
+        }
+    }
+
+    fn max_batch_bytes(&self) -> usize {
+        self.shared.queue.max_batch_bytes()
     }
 
     fn add(&mut self, job: Job) {
