@@ -201,7 +201,7 @@ impl Disk {
 
     /// Nothing more is written by this process.
     pub(crate) fn poison_with(&self, reason: String) -> StoreError {
-        tracing::error!(%reason, "a sync failed: the volume takes no more writes");
+        tracing::error!(%reason, "the volume takes no more writes");
         self.metrics.on_poisoned();
         let reason = self.poison.get_or_init(|| reason).clone();
         StoreError::Poisoned { reason }

@@ -88,7 +88,7 @@ pub enum StoreError {
         free_bytes: u64,
     },
     /// A sync failed earlier: nothing more is written by this process.
-    #[error("the volume takes no more writes since a sync failed ({reason}); restart to recover")]
+    #[error("the volume takes no more writes ({reason}); restart to recover")]
     Poisoned {
         /// The failure.
         reason: String,

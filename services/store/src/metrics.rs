@@ -124,7 +124,7 @@ impl StoreMetrics {
             .expect(valid),
             poisoned: IntGauge::new(
                 "holdfast_storage_poisoned",
-                "1 when a sync failed and the volume takes no more writes.",
+                "1 when the volume takes no more writes: a sync failed, or its index is damaged.",
             )
             .expect(valid),
             log: LogMetrics::new(),

@@ -13,8 +13,8 @@ use crate::common::names::{Objects, fill};
 const CACHE_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Version, size, digest and place of an entry, the lengths of its metadata and
-/// its checksum: what the engine keeps beside the text of the metadata.
-const ENTRY_BYTES: usize = 85;
+/// its checksums: what the engine keeps beside the text of the metadata.
+const ENTRY_BYTES: usize = 89;
 
 const BATCH: usize = 1_000;
 const QUIET: Duration = Duration::from_millis(500);

@@ -2,7 +2,7 @@
 //! that the disk and the index have to do.
 //!
 //! ```sh
-//! cargo bench -p holdfast-store --bench engine              # all rows, some 5 minutes
+//! cargo bench -p holdfast-store --bench engine              # all rows, some 7 minutes
 //! cargo bench -p holdfast-store --bench engine -- puts      # 4 KiB objects
 //! cargo bench -p holdfast-store --bench engine -- medium    # 64 KiB objects
 //! cargo bench -p holdfast-store --bench engine -- large     # 64 MiB objects

@@ -287,7 +287,7 @@ pub trait Index: Send + Sync + fmt::Debug {
     ) -> Result<(), IndexError>;
 
     /// As [`Self::scan`], for a list: visits bucket and key, as texts that may be
-    /// no name, and what a list shows. Every entry is verified all the same.
+    /// no name, and what a list shows. What a list shows is verified; headers are not.
     ///
     /// # Errors
     /// [`IndexError`].
