@@ -80,7 +80,7 @@ impl Report {
         violations.extend(load.unexpected());
         violations.extend(wrong_bytes.iter().cloned());
         violations.extend(whole.as_ref().err().map(|missing| format!("in the end: {missing}")));
-        let panics = log.lines().filter(|line| line.contains("panicked"));
+        let panics = log.lines().filter(|line| line.contains("panicked at"));
         violations.extend(panics.map(str::to_owned));
         let mut wrong = Wrong::default();
         for (key, operations) in &histories {
