@@ -1,7 +1,8 @@
 //! Batches under way: offered to the disk, taken, durable, in the index,
 //! answered; and what becomes of all of them when one fails.
 //!
-//! At most one batch is taken whose outcome is not known, and one is offered.
+//! The writer knows of at most one batch that was taken and is not finished, and of
+//! one that is offered; that one may have been taken since, and even be durable.
 
 use std::sync::mpsc::TryRecvError;
 use std::time::Duration;
