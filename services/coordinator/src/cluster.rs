@@ -22,7 +22,7 @@ use holdfast_core::roster::{Entry, ForeignCluster, Roster, RosterDigest};
 use holdfast_core::wire::heartbeat::NodeReport;
 use holdfast_runtime::{Runtime, Task};
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use crate::data_servers::DataServers;
 use crate::metrics::ClusterMetrics;
@@ -107,6 +107,8 @@ enum Command {
 #[derive(Clone, Debug)]
 pub struct Cluster {
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// Told after each change of the snapshot.
+    published: Arc<Notify>,
     commands: mpsc::Sender<Command>,
 }
 
@@ -137,10 +139,12 @@ impl Cluster {
         let (commands, received) = mpsc::channel(1_024);
         let now = parts.runtime.now();
         let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+        let published = Arc::new(Notify::new());
         let runtime = parts.runtime.clone();
-        let task = task::ClusterTask::new(parts, publish, commands.clone(), now);
+        let publisher = task::Publisher { snapshot: publish, published: Arc::clone(&published) };
+        let task = task::ClusterTask::new(parts, publisher, commands.clone(), now);
         let task = runtime.spawn("cluster", task.run(received));
-        (Self { snapshot, commands }, task)
+        (Self { snapshot, published, commands }, task)
     }
 
     /// What is known now.
@@ -153,6 +157,23 @@ impl Cluster {
     #[must_use]
     pub fn watch(&self) -> watch::Receiver<Arc<Snapshot>> {
         self.snapshot.clone()
+    }
+
+    /// Waits until what is known is as wanted; for ever, if it never is. Cancel
+    /// safe.
+    ///
+    /// For many that wait within one task, which go on in the order in which they
+    /// began to wait. Those that wait for the receiver of [`Self::watch`] are woken
+    /// in random order, and a simulated run could not be repeated.
+    pub async fn wait_until(&self, is_wanted: impl Fn(&Snapshot) -> bool) {
+        loop {
+            // Before the look, so that what is published after it is not missed.
+            let published = self.published.notified();
+            if is_wanted(&self.snapshot()) {
+                return;
+            }
+            published.await;
+        }
     }
 
     /// Takes what a data server said of itself, over whichever way. Drops it
@@ -195,5 +216,39 @@ impl Cluster {
             return false;
         }
         answer.await.unwrap_or(false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use futures_util::stream::{FuturesUnordered, StreamExt};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn those_that_wait_in_one_task_go_on_in_their_order() {
+        let (publish, snapshot) = watch::channel(Arc::new(Snapshot::default()));
+        let (published, (commands, _)) = (Arc::new(Notify::new()), mpsc::channel(1));
+        let cluster = Cluster { snapshot, published: Arc::clone(&published), commands };
+        let (first, second) = (Duration::from_secs(1), Duration::from_secs(2));
+        let tell = |at| {
+            publish.send_replace(Arc::new(Snapshot { at, ..Snapshot::default() }));
+            published.notify_waiters();
+        };
+        let wait = |number: usize| {
+            let cluster = cluster.clone();
+            async move {
+                cluster.wait_until(|snapshot| snapshot.at >= second).await;
+                number
+            }
+        };
+        let mut waiting: FuturesUnordered<_> = (0..64).map(wait).collect();
+        assert_eq!(waiting.next().now_or_never(), None);
+        tell(first);
+        assert_eq!(waiting.next().now_or_never(), None, "not as wanted");
+        tell(second);
+        assert_eq!(waiting.collect::<Vec<_>>().await, Vec::from_iter(0..64));
+        cluster.wait_until(|snapshot| snapshot.at >= second).await;
     }
 }

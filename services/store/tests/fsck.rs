@@ -23,7 +23,7 @@ use common::{TempDir, name, payload, stamp};
 use futures_util::StreamExt;
 use holdfast_core::object::Kind;
 use holdfast_runtime::Runtime;
-use holdfast_store::log_engine::index::{FjallIndexEngine, IndexBatch, IndexEngine};
+use holdfast_store::log_engine::index::{Checkpoint, FjallIndexEngine, IndexBatch, IndexEngine};
 use holdfast_store::log_engine::{
     Event, FindingKind, FsckReport, FsckRequest, LogStore, LogStoreOptions, fsck, rebuild_index,
     stats,
@@ -424,6 +424,24 @@ async fn an_index_that_does_not_agree_is_built_anew() {
     assert!(run(root, REPAIR).0.is_rebuilt);
     assert_clean(root);
     assert_contents(root, &[]).await;
+}
+
+#[tokio::test]
+async fn an_index_of_another_release_is_no_damage() {
+    let directory = volume().await;
+    let root = directory.path();
+    let index = FjallIndexEngine::new(Runtime::real()).open(&root.join("index")).unwrap();
+    let checkpoint = index.checkpoint().unwrap().unwrap();
+    let checkpoint = Checkpoint { version: checkpoint.version + 1, ..checkpoint };
+    index.apply(&IndexBatch { checkpoint, ..IndexBatch::default() }).unwrap();
+    index.persist().unwrap();
+    drop(index);
+    let (report, events) = run(root, CHECK);
+    assert_eq!(kinds(&report), [], "{events:#?}");
+    let is_told = |event: &Event| matches!(event, Event::Finding(finding) if finding.kind == FindingKind::IndexOutdated);
+    assert_eq!(events.iter().filter(|event| is_told(event)).count(), 1, "{events:#?}");
+    assert_contents(root, &[]).await;
+    assert_clean(root);
 }
 
 #[tokio::test]

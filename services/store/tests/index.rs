@@ -266,14 +266,18 @@ fn segments_and_the_checkpoint_come_back() {
 }
 
 #[test]
-fn an_index_of_another_version_is_damaged_until_it_is_removed() {
+fn an_index_of_another_version_is_refused_until_it_is_removed() {
     on_each(|engine, directory| {
         let index = engine.open(directory).unwrap();
         let checkpoint = Checkpoint { version: INDEX_VERSION + 1, ..Checkpoint::default() };
         index.apply(&IndexBatch { checkpoint, ..batch(1) }).unwrap();
         drop(index);
         let refused = engine.open(directory).unwrap_err();
-        assert!(matches!(refused, IndexError::Damaged { .. }), "{refused}");
+        let version = INDEX_VERSION + 1;
+        assert!(
+            matches!(refused, IndexError::OtherVersion { version: told } if told == version),
+            "{refused}"
+        );
         engine.remove(directory).unwrap();
         engine.remove(directory).unwrap();
         assert_eq!(read(&*engine.open(directory).unwrap()).unwrap(), State::default());

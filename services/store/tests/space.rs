@@ -8,7 +8,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -27,6 +27,9 @@ use holdfast_store::{LogStore, LogStoreOptions, Store, StoreError};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const SEGMENT_BYTES: u64 = MIB;
+
+/// See `docs/on-disk-format.md`.
+const SEGMENT_HEADER_BYTES: u64 = 64;
 
 /// Two journals of fjall and its tables of so few names.
 const MAX_INDEX_BYTES: u64 = 192 * MIB;
@@ -240,6 +243,27 @@ async fn segments_of_many_short_runs_are_put_together() {
     for key in 0..3 {
         let (clock, bytes) = read(&store, key).await.unwrap();
         assert!(clock > 37 && bytes == content(key, clock, 100));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_segment_that_a_crash_left_without_a_record_is_removed() {
+    let directory = TempDir::new();
+    for key in 1..=2 {
+        let store = open(directory.path()).await;
+        put(&store, key, 1, 100).await;
+        store.close().await;
+    }
+    // As if the second run had ended before its first batch was on the disk.
+    let paths = fs::read_dir(directory.path().join("log")).unwrap();
+    let last = paths.map(|entry| entry.unwrap().path()).max().unwrap();
+    OpenOptions::new().write(true).open(last).unwrap().set_len(SEGMENT_HEADER_BYTES).unwrap();
+    fs::remove_dir_all(directory.path().join("index")).unwrap();
+    let store = open(directory.path()).await;
+    put(&store, 3, 1, 100).await;
+    until("the empty segment is gone", || segments(directory.path()) == 2).await;
+    for key in [1, 3] {
+        assert!(read(&store, key).await.unwrap() == (1, content(key, 1, 100)));
     }
 }
 

@@ -10,7 +10,7 @@ use holdfast_core::node::{Address, NodeId};
 use holdfast_core::roster::{Roster, RosterDigest};
 use holdfast_core::wire::heartbeat::{self, Heartbeat, NodeReport};
 use holdfast_runtime::Runtime;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{debug, error, info, warn};
 
 use super::{ClusterConfig, ClusterParts, Command, MergeError, RosterKeeper, Snapshot, discovery};
@@ -24,6 +24,13 @@ const INCLUDED_DIGESTS: usize = 256;
 /// address.
 const GUESTS_PROBED: usize = 64;
 
+/// Where to tell what is known.
+pub(super) struct Publisher {
+    pub(super) snapshot: watch::Sender<Arc<Snapshot>>,
+    /// Told after each change of it.
+    pub(super) published: Arc<Notify>,
+}
+
 pub(super) struct ClusterTask {
     runtime: Runtime,
     config: ClusterConfig,
@@ -33,7 +40,7 @@ pub(super) struct ClusterTask {
     health: watch::Receiver<BusHealth>,
     data_servers: DataServers,
     metrics: ClusterMetrics,
-    publish: watch::Sender<Arc<Snapshot>>,
+    publisher: Publisher,
     commands: mpsc::Sender<Command>,
     included: VecDeque<RosterDigest>,
     fetching: BTreeMap<NodeId, Vec<oneshot::Sender<bool>>>,
@@ -47,7 +54,7 @@ pub(super) struct ClusterTask {
 impl ClusterTask {
     pub(super) fn new(
         parts: ClusterParts,
-        publish: watch::Sender<Arc<Snapshot>>,
+        publisher: Publisher,
         commands: mpsc::Sender<Command>,
         now: Moment,
     ) -> Self {
@@ -61,7 +68,7 @@ impl ClusterTask {
             health: parts.health,
             data_servers: parts.data_servers,
             metrics: parts.metrics,
-            publish,
+            publisher,
             commands,
             included: VecDeque::new(),
             fetching: BTreeMap::new(),
@@ -85,7 +92,7 @@ impl ClusterTask {
             &self.runtime,
             self.config.clone(),
             self.data_servers.clone(),
-            self.publish.subscribe(),
+            self.publisher.snapshot.subscribe(),
             self.health.clone(),
             self.commands.clone(),
         );
@@ -133,7 +140,7 @@ impl ClusterTask {
         if Some(report.node) != self.config.own {
             return false;
         }
-        let view = self.publish.borrow();
+        let view = self.publisher.snapshot.borrow();
         view.view
             .member(report.node)
             .is_some_and(|own| own.generation == report.generation && own.address == report.address)
@@ -374,7 +381,7 @@ impl ClusterTask {
     fn publish(&mut self, now: Moment) {
         let view = self.membership.view(now);
         self.forget_addresses(&view);
-        self.publish.send_if_modified(|old| {
+        let is_new = self.publisher.snapshot.send_if_modified(|old| {
             if old.view == view && old.included.len() == self.included.len() {
                 return false;
             }
@@ -387,5 +394,8 @@ impl ClusterTask {
             });
             true
         });
+        if is_new {
+            self.publisher.published.notify_waiters();
+        }
     }
 }

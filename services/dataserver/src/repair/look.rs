@@ -388,15 +388,11 @@ impl Look {
     }
 
     async fn falls_silent(&self, node: NodeId) {
-        let mut snapshots = self.parts.cluster.watch();
-        let silent = snapshots.wait_for(|snapshot| {
+        let is_silent = |snapshot: &Snapshot| {
             let member = snapshot.view.member(node);
             member.is_none_or(|member| !member.hearing.may_answer())
-        });
-        if silent.await.is_err() {
-            // The process shuts down, and this task with it.
-            std::future::pending::<()>().await;
-        }
+        };
+        self.parts.cluster.wait_until(is_silent).await;
     }
 
     fn metrics(&self) -> &RepairMetrics {

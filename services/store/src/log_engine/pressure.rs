@@ -150,9 +150,11 @@ pub(super) fn choose_victim(
 ) -> Option<u64> {
     let mut numbers = ledger.segments.keys().copied();
     let (oldest, second) = (numbers.next()?, numbers.next());
-    let candidates = ledger.segments.iter().filter(|(number, usage)| {
-        Some(**number) != active && !stuck.contains(number) && usage.total_bytes > 0
-    });
+    // Also one without any record, which a crash at its first batch leaves.
+    let candidates = ledger
+        .segments
+        .iter()
+        .filter(|(number, _)| Some(**number) != active && !stuck.contains(number));
     let part_in_use = |number: u64, usage: &super::index::SegmentUsage| {
         // What the oldest of all forgets is of no use without it.
         let others = if number == oldest { second.unwrap_or(u64::MAX) } else { oldest };

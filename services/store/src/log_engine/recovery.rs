@@ -7,9 +7,7 @@ use std::sync::Arc;
 use holdfast_runtime::OpenMode;
 
 use super::doubt::Doubt;
-use super::index::{
-    Checkpoint, FjallIndexEngine, INDEX_VERSION, Index, IndexEngine, IndexError, SegmentUsage,
-};
+use super::index::{FjallIndexEngine, Index, IndexEngine, IndexError, SegmentUsage};
 use super::ledger::{Draft, Ledger};
 use super::options::LogStoreOptions;
 use super::replay::{Progress, Replay, Replayed, TornTail};
@@ -82,13 +80,15 @@ pub(super) enum Usable {
 #[derive(Debug, Default)]
 pub(super) struct Unfit {
     pub(super) reason: String,
+    /// Whether another release wrote it, and nothing else is wrong.
+    pub(super) is_of_other_version: bool,
     /// Segments that it points to and that are not there.
     missing: Vec<u64>,
 }
 
 impl From<String> for Unfit {
     fn from(reason: String) -> Self {
-        Self { reason, missing: Vec::new() }
+        Self { reason, ..Self::default() }
     }
 }
 
@@ -115,7 +115,7 @@ pub(super) fn recover(
     };
     let (index, ledger, replayed) = match first {
         Tried::Fit(index, ledger, replayed) => (index, ledger, replayed),
-        Tried::Unfit(Unfit { reason, missing }) => {
+        Tried::Unfit(Unfit { reason, missing, .. }) => {
             if !segments.is_empty() {
                 tracing::warn!(%reason, "the index is built anew from the log");
                 report.rebuilt_because = Some(reason);
@@ -162,7 +162,7 @@ fn replay(
                 return Ok(Tried::Fit(index, ledger, replayed));
             }
             let reason = format!("it points to segments that are not there: {missing:?}");
-            Ok(Tried::Unfit(Unfit { reason, missing }))
+            Ok(Tried::Unfit(Unfit { reason, missing, ..Unfit::default() }))
         }
         Err(StoreError::Index { source: IndexError::Damaged { reason } }) => {
             Ok(Tried::Unfit(format!("it is damaged: {reason}").into()))
@@ -202,7 +202,11 @@ pub(super) fn open_index(
             Some(reason) => Usable::No(reason.into()),
         },
         Ok(None) => Usable::No("there is none".to_owned().into()),
-        Err(error) => Usable::No(error.to_string().into()),
+        Err(error) => {
+            let is_of_other_version = matches!(error, IndexError::OtherVersion { .. });
+            let reason = error.to_string();
+            Usable::No(Unfit { reason, is_of_other_version, ..Unfit::default() })
+        }
     }
 }
 
@@ -212,10 +216,7 @@ type Read = (Box<dyn Index>, Ledger);
 fn read_index(disk: &Disk, engine: &dyn IndexEngine) -> Result<Option<Read>, IndexError> {
     let index = engine.open(&disk.path(INDEX_DIRECTORY))?;
     let Some(checkpoint) = index.checkpoint()? else { return Ok(None) };
-    let Checkpoint { version, .. } = checkpoint;
-    if version != INDEX_VERSION {
-        return Err(IndexError::Damaged { reason: format!("it is of version {version}") });
-    }
+    checkpoint.check_version()?;
     let segments = index.segments()?;
     Ok(Some((index, Ledger { checkpoint, segments })))
 }

@@ -101,6 +101,8 @@ pub enum FindingKind {
     TornTail,
     /// The index cannot be used.
     IndexUnusable,
+    /// Another release wrote the index.
+    IndexOutdated,
     /// There is no index.
     NoIndex,
     /// The index lags behind the log.
@@ -138,6 +140,7 @@ impl FindingKind {
         match self {
             Self::DamagedGarbage
             | Self::TornTail
+            | Self::IndexOutdated
             | Self::NoIndex
             | Self::IndexLags
             | Self::TooManyForgotten
@@ -191,6 +194,9 @@ impl FindingKind {
                 "nobody was told that it was written; the next start drops it",
             ),
             Self::IndexUnusable => ("the index cannot be used", REBUILD),
+            Self::IndexOutdated => {
+                ("another release wrote the index", "the next start builds it anew from the log")
+            }
             Self::NoIndex => (
                 "the volume has no index that can be used",
                 "the next start builds it from the log",

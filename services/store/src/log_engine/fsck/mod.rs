@@ -228,7 +228,12 @@ impl Volume<'_> {
         match open_index(&self.disk, &*engine, &listed.segments) {
             Usable::Yes(index, ledger) => Ok(Some((index, ledger))),
             Usable::No(unfit) => {
-                let finding = Finding::new(FindingKind::IndexUnusable, directory);
+                let kind = if unfit.is_of_other_version {
+                    FindingKind::IndexOutdated
+                } else {
+                    FindingKind::IndexUnusable
+                };
+                let finding = Finding::new(kind, directory);
                 on(Event::Finding(finding.because(unfit.reason)));
                 Ok(None)
             }

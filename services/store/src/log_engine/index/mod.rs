@@ -159,12 +159,11 @@ pub struct Checkpoint {
 
 impl Checkpoint {
     /// Refuses what another version wrote, so that it is built again.
-    fn check_version(&self) -> Result<(), IndexError> {
+    pub(super) fn check_version(&self) -> Result<(), IndexError> {
         if self.version == INDEX_VERSION {
             return Ok(());
         }
-        let reason = format!("it is of version {}, not {INDEX_VERSION}", self.version);
-        Err(IndexError::Damaged { reason })
+        Err(IndexError::OtherVersion { version: self.version })
     }
 }
 
@@ -200,6 +199,12 @@ pub enum IndexError {
         /// What was found.
         reason: String,
     },
+    /// Another release wrote it: see [`INDEX_VERSION`].
+    #[error("the index is of version {version}, not {INDEX_VERSION}")]
+    OtherVersion {
+        /// Whose it is.
+        version: u32,
+    },
     /// The disk is full.
     #[error(
         "no space for the index: free room on the disk of this volume, and it goes on by itself"
@@ -223,6 +228,7 @@ impl IndexError {
     pub(crate) fn again(&self) -> Self {
         match self {
             Self::Damaged { reason } => Self::Damaged { reason: reason.clone() },
+            Self::OtherVersion { version } => Self::OtherVersion { version: *version },
             Self::NoSpace => Self::NoSpace,
             Self::Failed { reason } => Self::Failed { reason: reason.clone() },
         }
