@@ -11,6 +11,7 @@ use holdfast_core::version::Version;
 use tokio::sync::oneshot;
 
 use super::doubt::Doubt;
+use super::entry_cache::{EntryCache, Looked};
 use super::index::{Content, Entry, FileId, Index, IndexError, Place, Position};
 use super::large::DurableFile;
 use super::ledger::{Draft as Books, Ledger};
@@ -28,10 +29,23 @@ pub(super) struct Known<'a> {
     /// The books after every batch before this one.
     pub(super) ledger: &'a Ledger,
     pub(super) index: &'a dyn Index,
+    /// What was looked up lately.
+    pub(super) recent: &'a EntryCache,
     /// The batch that is being written and is not in the index yet.
     pub(super) written: Option<&'a Books>,
     pub(super) doubt: &'a Doubt,
     pub(super) metrics: &'a StoreMetrics,
+}
+
+impl Known<'_> {
+    /// What the index has of a name. For the writer: nobody else changes it, so
+    /// that what was looked up lately is what there is.
+    fn look(&self, name: &ObjectName) -> Result<Option<Entry>, IndexError> {
+        match self.recent.look(name) {
+            Looked::Known(entry) => Ok(entry),
+            Looked::Unknown(_) => self.index.get(name),
+        }
+    }
 }
 
 /// Where a batch goes.
@@ -221,7 +235,7 @@ impl Batch {
         let written = || known.written.and_then(|written| written.entry(name));
         let entry = match self.books.entry(name).or_else(written) {
             Some(planned) => planned.cloned(),
-            None => match known.index.get(name) {
+            None => match known.look(name) {
                 Ok(entry) => entry,
                 Err(error) => {
                     self.index_is_damaged |= matches!(error, IndexError::Damaged { .. });

@@ -33,6 +33,9 @@ struct Place {
     offered: Option<Write>,
     is_halted: bool,
     is_closed: bool,
+    /// Whether the disk's thread waits and nobody has woken it: to wake it is a
+    /// call to the kernel, whether it waits or not.
+    is_waiting: bool,
 }
 
 impl Handover {
@@ -41,8 +44,7 @@ impl Handover {
         let mut place = self.place();
         debug_assert!(place.offered.is_none(), "it was taken, or taken back");
         place.offered = Some(write);
-        drop(place);
-        self.changed.notify_one();
+        self.wake(place);
     }
 
     /// The batch that was offered, if it was not taken: then it never is.
@@ -67,7 +69,17 @@ impl Handover {
             {
                 return Some(write);
             }
+            place.is_waiting = true;
             place = self.changed.wait(place).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Wakes the thread that takes, if it waits.
+    fn wake(&self, mut place: MutexGuard<'_, Place>) {
+        let is_waiting = std::mem::take(&mut place.is_waiting);
+        drop(place);
+        if is_waiting {
+            self.changed.notify_one();
         }
     }
 
@@ -79,8 +91,9 @@ impl Handover {
 
     /// Nothing that is offered from now on rests on the batch that failed.
     pub(super) fn go_on(&self) {
-        self.place().is_halted = false;
-        self.changed.notify_one();
+        let mut place = self.place();
+        place.is_halted = false;
+        self.wake(place);
     }
 
     /// What was not taken never is. The writer is gone; if it ended in order,
@@ -88,8 +101,7 @@ impl Handover {
     pub(super) fn close(&self) {
         let mut place = self.place();
         place.is_closed = true;
-        drop(place);
-        self.changed.notify_one();
+        self.wake(place);
     }
 
     fn place(&self) -> MutexGuard<'_, Place> {

@@ -218,6 +218,9 @@ struct Lanes {
     housekeeping: VecDeque<Job>,
     is_closed: bool,
     is_synced: bool,
+    /// Whether the writer waits and nobody has woken it. To wake it is a call to
+    /// the kernel, whether it waits or not: too much for each write.
+    is_waiting: bool,
 }
 
 #[derive(Debug)]
@@ -251,8 +254,7 @@ impl Queue {
             return Err(job);
         }
         lanes.clients.push_back(Waiting { job, _permits: (slot, bytes) });
-        drop(lanes);
-        self.ready.notify_one();
+        self.wake(lanes);
         Ok(())
     }
 
@@ -264,8 +266,7 @@ impl Queue {
             return false;
         }
         lanes.housekeeping.push_back(job);
-        drop(lanes);
-        self.ready.notify_one();
+        self.wake(lanes);
         true
     }
 
@@ -297,8 +298,18 @@ impl Queue {
 
     /// The disk is done with a batch, or has taken a full one.
     pub(super) fn wake_writer(&self) {
-        self.lanes().is_synced = true;
-        self.ready.notify_one();
+        let mut lanes = self.lanes();
+        lanes.is_synced = true;
+        self.wake(lanes);
+    }
+
+    /// Wakes the writer, if it waits.
+    fn wake(&self, mut lanes: MutexGuard<'_, Lanes>) {
+        let is_waiting = std::mem::take(&mut lanes.is_waiting);
+        drop(lanes);
+        if is_waiting {
+            self.ready.notify_one();
+        }
     }
 
     /// Waits for the next thing to do: the disk first, then jobs, as many as go
@@ -321,6 +332,7 @@ impl Queue {
                     return Event::Closed;
                 }
             }
+            lanes.is_waiting = true;
             lanes = self.ready.wait(lanes).unwrap_or_else(PoisonError::into_inner);
         }
     }

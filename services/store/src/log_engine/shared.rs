@@ -54,7 +54,7 @@ pub(super) struct Shared {
     /// Gone once the volume is closed. Held for reading while it is used, so
     /// that it is closed when nobody does.
     index: RwLock<Option<Box<dyn Index>>>,
-    recent: EntryCache,
+    pub(super) recent: EntryCache,
     pub(super) unindexed: Unindexed,
     lock: Mutex<Option<Box<dyn VolumeLock>>>,
     books: Mutex<Books>,

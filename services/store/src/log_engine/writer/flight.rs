@@ -111,6 +111,16 @@ impl Writer {
         }
     }
 
+    /// If the disk is done with a batch while jobs are added to the next one, it
+    /// gets what is planned so far, and who waits for the first is answered: a
+    /// batch of many jobs takes as long to plan as a sync.
+    pub(super) fn finish_meanwhile(&mut self) {
+        if let Ok(done) = self.way.done.try_recv() {
+            self.offer();
+            self.finish(done);
+        }
+    }
+
     /// The oldest batch that was taken is durable, or is not.
     fn finish(&mut self, done: Synced) {
         let Synced { bytes, began, result } = done;

@@ -154,7 +154,10 @@ impl Writer {
                 None => Left { records: MAX_BATCH_RECORDS, bytes: self.max_batch_bytes() },
             };
             match self.shared.queue.next(self.pressure.allowance(), left) {
-                Event::Jobs(jobs) => jobs.into_iter().for_each(|job| self.add(job)),
+                Event::Jobs(jobs) => jobs.into_iter().for_each(|job| {
+                    self.add(job);
+                    self.finish_meanwhile();
+                }),
                 Event::Synced => self.finish_all(),
                 Event::Closed => return,
             }
@@ -209,7 +212,8 @@ impl Writer {
         let (shared, ledger) = (&self.shared, &self.ledger);
         let planned = shared.with_index(job, |index, job| {
             let (doubt, metrics) = (&shared.doubt, shared.disk.metrics());
-            open.add(Known { ledger, index, written, doubt, metrics }, job);
+            let recent = &shared.recent;
+            open.add(Known { ledger, index, recent, written, doubt, metrics }, job);
         });
         if let Err((error, job)) = planned {
             job.fail(&error);
