@@ -8,7 +8,7 @@
 mod common;
 
 use std::collections::BTreeMap;
-use std::fs::{self, OpenOptions};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ const MIB: u64 = 1024 * KIB;
 const SEGMENT_BYTES: u64 = MIB;
 
 /// See `docs/on-disk-format.md`.
-const SEGMENT_HEADER_BYTES: u64 = 64;
+const SEGMENT_HEADER_BYTES: usize = 64;
 
 /// Two journals of fjall and its tables of so few names.
 const MAX_INDEX_BYTES: u64 = 192 * MIB;
@@ -257,7 +257,8 @@ async fn a_segment_that_a_crash_left_without_a_record_is_removed() {
     // As if the second run had ended before its first batch was on the disk.
     let paths = fs::read_dir(directory.path().join("log")).unwrap();
     let last = paths.map(|entry| entry.unwrap().path()).max().unwrap();
-    OpenOptions::new().write(true).open(last).unwrap().set_len(SEGMENT_HEADER_BYTES).unwrap();
+    let header = fs::read(&last).unwrap()[..SEGMENT_HEADER_BYTES].to_vec();
+    fs::write(&last, header).unwrap();
     fs::remove_dir_all(directory.path().join("index")).unwrap();
     let store = open(directory.path()).await;
     put(&store, 3, 1, 100).await;
