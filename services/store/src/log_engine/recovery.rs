@@ -80,7 +80,7 @@ pub(super) enum Usable {
 #[derive(Debug, Default)]
 pub(super) struct Unfit {
     pub(super) reason: String,
-    /// Whether another release wrote it, and nothing else is wrong.
+    /// Whether another release wrote it: nothing else was looked at then.
     pub(super) is_of_other_version: bool,
     /// Segments that it points to and that are not there.
     missing: Vec<u64>,
