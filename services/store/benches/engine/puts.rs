@@ -33,7 +33,7 @@ struct Sides {
 
 /// Objects of 4 KiB.
 pub(crate) async fn measure(directory: &BenchDirectory, rounds: usize, table: &mut Table) {
-    let sides = Sides::open(directory).await;
+    let sides = Sides::open(directory, "puts").await;
     let best = sides.best_writers().await;
     for round in 1..=rounds {
         println!("puts: round {round} of {rounds}");
@@ -44,7 +44,7 @@ pub(crate) async fn measure(directory: &BenchDirectory, rounds: usize, table: &m
 
 /// Objects of 64 KiB.
 pub(crate) async fn measure_medium(directory: &BenchDirectory, rounds: usize, table: &mut Table) {
-    let sides = Sides::open(directory).await;
+    let sides = Sides::open(directory, "medium").await;
     for round in 1..=rounds {
         println!("medium: round {round} of {rounds}");
         sides.medium_round(directory, table).await;
@@ -53,12 +53,13 @@ pub(crate) async fn measure_medium(directory: &BenchDirectory, rounds: usize, ta
 }
 
 impl Sides {
-    async fn open(directory: &BenchDirectory) -> Self {
+    /// New volumes, whose directories begin with the name of the row.
+    async fn open(directory: &BenchDirectory, row: &str) -> Self {
         let window = Duration::from_secs_f64(number("HOLDFAST_BENCH_SECONDS", 1.5));
         let objects = Objects::new(METADATA_BYTES);
-        let bare = Load::new(BareLog::start(directory.join("puts-bare")), objects);
-        let log = load(Engine::Log, directory, "puts-log").await;
-        let file = load(Engine::File, directory, "puts-file").await;
+        let bare = Load::new(BareLog::start(directory.join(&format!("{row}-bare"))), objects);
+        let log = load(Engine::Log, directory, &format!("{row}-log")).await;
+        let file = load(Engine::File, directory, &format!("{row}-file")).await;
         Self { log, file, bare, extent: Extent::Window(window) }
     }
 
