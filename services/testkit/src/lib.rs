@@ -25,5 +25,5 @@ pub mod process;
 pub mod proxy;
 pub mod seed;
 pub mod wait;
-mod watchdog;
+pub mod watchdog;
 pub mod workload;

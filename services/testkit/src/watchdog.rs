@@ -51,8 +51,12 @@ pub(crate) fn forget_pid(pid: u32) {
     tell(&format!("gone {pid}"));
 }
 
-/// Has a directory removed when this process ends.
-pub(crate) fn watch_directory(path: &Path) {
+/// Has a directory removed when this process ends, however it ends. Until then a
+/// thread of it may still write there.
+///
+/// # Panics
+/// When the watchdog cannot be started.
+pub fn watch_directory(path: &Path) {
     tell(&format!("dir {}", path.display()));
 }
 

@@ -24,6 +24,7 @@ use holdfast_runtime::Runtime;
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::Shutdown;
 use holdfast_testkit::proxy::Proxy;
+use holdfast_testkit::watchdog::watch_directory;
 use holdfast_testkit::{client, ports, wait};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -193,6 +194,8 @@ impl Cluster {
     ) -> Self {
         let unique = Runtime::real().random_u128();
         let directory = std::env::temp_dir().join(format!("holdfast-copies-{unique:032x}"));
+        // Members that are told to end as this is dropped may still write to it then.
+        watch_directory(&directory);
         let broker = MemoryBroker::new(Runtime::real(), MemoryBrokerOptions::default());
         let members = Vec::new();
         let mut cluster = Self {
@@ -424,7 +427,6 @@ impl Drop for Cluster {
         for member in &self.members {
             member.shutdown.force();
         }
-        // What stays is in the temporary directory, where nobody minds.
         let _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -20,45 +20,20 @@
     reason = "it starts real processes, measures real time and prints a table"
 )]
 
+#[path = "../common/load.rs"]
+mod load;
+
 use std::collections::BTreeSet;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use holdfast_testkit::client::{self, Connection};
 use holdfast_testkit::cluster::{Options, ProcessCluster};
-use holdfast_testkit::wait;
+
+use crate::load::{Asked, Load, Request};
 
 const ROUNDS: usize = 3;
-const NAMES: usize = 500;
-const CLIENTS: usize = 6;
 
 /// How long the two are away.
 const AWAY: Duration = Duration::from_secs(30);
-
-/// How long an electorate may take to be complete.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// What clients ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// A GET of an object.
-    Read,
-    /// A PUT over it.
-    Write,
-    /// A GET of a name that is not there.
-    Absent,
-}
-
-/// One request and its answer.
-#[derive(Debug, Clone, Copy)]
-struct Request {
-    began: Instant,
-    ended: Instant,
-    asked: Asked,
-    name: usize,
-    served: bool,
-}
 
 fn main() {
     // cargo adds `--bench`.
@@ -71,26 +46,15 @@ async fn measure(rounds: usize) {
     let env = vec![("REPLICAS", "3".to_owned()), ("REPAIR_DELAY", "1h".to_owned())];
     let options = Options { data_servers: 10, apis: 2, env, ..Options::default() };
     let mut cluster = ProcessCluster::start(options).await;
-    let mut api = Connection::open(cluster.api(0)).await.expect("it listens");
-    for name in 0..NAMES {
-        let path = format!("/objects/name-{name}");
-        let stored = api.request("PUT", &path, &[], &[7; 4_096]).await.expect("an answer");
-        assert_eq!(stored.status, 200);
-    }
+    load::store(&cluster).await;
     println!(
         "           names that both vote for   other names: failed   not served     absent and"
     );
     println!("           of all   refused  back     of requests           at most for    proven");
     for round in 0..rounds {
-        reads_voters(&cluster).await;
+        load::voters_answer(&cluster).await;
         let victims = [(2 * round) % 10, (2 * round + 1) % 10];
-        let done = Arc::new(AtomicBool::new(false));
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|client| {
-                let api = cluster.api(client % 2).to_owned();
-                tokio::spawn(ask(api, client, Arc::clone(&done)))
-            })
-            .collect();
+        let load = Load::start(&cluster);
         tokio::time::sleep(Duration::from_secs(3)).await;
         let killed = Instant::now();
         for victim in victims {
@@ -103,59 +67,9 @@ async fn measure(rounds: usize) {
         }
         cluster.ready().await;
         tokio::time::sleep(Duration::from_secs(3)).await;
-        done.store(true, Ordering::SeqCst);
-        let mut requests = Vec::new();
-        for client in clients {
-            requests.extend(client.await.expect("no panic"));
-        }
-        requests.sort_by_key(|request| request.began);
+        let requests = load.stop().await;
         report(round, &requests, killed, restarted);
     }
-}
-
-async fn reads_voters(cluster: &ProcessCluster) {
-    wait::until_within(PATIENCE, "voters answer", async || {
-        let mut all = true;
-        for api in &cluster.apis {
-            let path = "/admin/dataservers";
-            let page = client::get(api.admin(), path).await.ok()?.json();
-            all &= page["electorate"]["phase"] == "reading";
-        }
-        all.then_some(())
-    })
-    .await;
-}
-
-async fn ask(api: String, client: usize, done: Arc<AtomicBool>) -> Vec<Request> {
-    let mut connection = Connection::open(&api).await.expect("it listens");
-    let mut requests = Vec::new();
-    let mut turn = client * 7;
-    while !done.load(Ordering::SeqCst) {
-        turn += 1;
-        let (name, asked) = match turn % 5 {
-            0 => (turn % NAMES, Asked::Write),
-            1 => (turn % NAMES, Asked::Absent),
-            _ => (turn % NAMES, Asked::Read),
-        };
-        let (path, body) = (format!("/objects/name-{name}"), [8; 4_096]);
-        let began = Instant::now();
-        let answer = match asked {
-            Asked::Read => connection.request("GET", &path, &[], b"").await,
-            Asked::Write => connection.request("PUT", &path, &[], &body).await,
-            Asked::Absent => {
-                connection.request("GET", &format!("/objects/none-{name}"), &[], b"").await
-            }
-        };
-        let status = answer.map_or(0, |answer| answer.status);
-        let served = matches!((asked, status), (Asked::Absent, 404) | (_, 200));
-        let is_true = served || matches!(status, 503 | 0);
-        assert!(is_true, "{asked:?} of {path} was answered {status}");
-        if status == 0 {
-            connection = Connection::open(&api).await.expect("it listens");
-        }
-        requests.push(Request { began, ended: Instant::now(), asked, name, served });
-    }
-    requests
 }
 
 fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instant) {
@@ -204,7 +118,7 @@ fn report(round: usize, requests: &[Request], killed: Instant, restarted: Instan
         .iter()
         .filter(|request| !request.served)
         .map(|request| request.ended - killed)
-        .chain(others.iter().map(|request| request.ended - request.began))
+        .chain(others.iter().map(|request| request.took()))
         .max()
         .unwrap_or_default();
     let absent = requests
