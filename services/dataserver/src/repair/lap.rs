@@ -49,6 +49,50 @@ impl Shape {
 /// Label values of copies: none, one, two, more.
 pub const COPIES: [&str; 4] = ["0", "1", "2", "3+"];
 
+/// How many copies there are of what this member is in charge of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Redundancy {
+    /// Objects by [`COPIES`].
+    pub by_copies: [u64; 4],
+    /// Objects that nobody has looked at since something happened that may have
+    /// cost them copies.
+    pub unknown: u64,
+    /// Names that have fewer copies than the policy asks for, tombstones too.
+    pub under_replicated: u64,
+}
+
+impl Redundancy {
+    fn add(&mut self, other: &Self) {
+        for (count, more) in self.by_copies.iter_mut().zip(other.by_copies) {
+            *count += more;
+        }
+        self.unknown += other.unknown;
+        self.under_replicated += other.under_replicated;
+    }
+
+    fn objects(&self) -> u64 {
+        self.by_copies.iter().sum::<u64>() + self.unknown
+    }
+
+    /// What can be said while a lap is under way that has found this so far, when
+    /// the lap before it ended with `last` and `replicas` copies are asked for. What
+    /// was too little stays told until the lap has ended, so that laps that are
+    /// begun again and again do not hide it. What was enough stays so, unless the lap
+    /// `has_cause`.
+    fn so_far(&self, last: &Self, replicas: usize, has_cause: bool) -> Self {
+        let enough = replicas.min(COPIES.len() - 1);
+        let mut told = *self;
+        for (copies, (count, last)) in told.by_copies.iter_mut().zip(last.by_copies).enumerate() {
+            if copies < enough || !has_cause {
+                *count = last.max(*count);
+            }
+        }
+        told.under_replicated = last.under_replicated.max(self.under_replicated);
+        told.unknown = last.objects().saturating_sub(told.by_copies.iter().sum());
+        told
+    }
+}
+
 /// What was found about some names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found {
@@ -63,11 +107,8 @@ pub struct Found {
     pub done: u64,
     /// The least number of lasting copies of any name.
     pub least_copies: u32,
-    /// Objects that this member is in charge of, by [`COPIES`].
-    pub by_copies: [u64; 4],
-    /// Names that this member is in charge of and that have fewer copies than
-    /// the policy asks for, tombstones too.
-    pub under_replicated: u64,
+    /// Of names that this member is in charge of, once all was done that could be.
+    pub redundancy: Redundancy,
 }
 
 impl Default for Found {
@@ -78,8 +119,7 @@ impl Default for Found {
             unfinished: 0,
             done: 0,
             least_copies: u32::MAX,
-            by_copies: [0; 4],
-            under_replicated: 0,
+            redundancy: Redundancy::default(),
         }
     }
 }
@@ -92,10 +132,7 @@ impl Found {
         self.unfinished += other.unfinished;
         self.done += other.done;
         self.least_copies = self.least_copies.min(other.least_copies);
-        for (count, more) in self.by_copies.iter_mut().zip(other.by_copies) {
-            *count += more;
-        }
-        self.under_replicated += other.under_replicated;
+        self.redundancy.add(&other.redundancy);
     }
 
     /// Whether all of it was certain.
@@ -111,6 +148,8 @@ pub struct Lap {
     shape: Shape,
     began: Moment,
     is_urgent: bool,
+    /// Whether something happened that may have cost names copies.
+    has_cause: bool,
     /// It ends behind this name; `None` is the beginning of the index.
     start: Option<ObjectName>,
     cursor: Option<ObjectName>,
@@ -127,12 +166,26 @@ impl Lap {
             shape,
             began,
             is_urgent,
+            has_cause: false,
             cursor: start.clone(),
             has_wrapped: start.is_none(),
             start,
             is_complete: false,
             found: Found::default(),
         }
+    }
+
+    /// The same, since something happened that may have cost names copies.
+    #[must_use]
+    pub fn with_cause(self) -> Self {
+        Self { is_urgent: true, has_cause: true, ..self }
+    }
+
+    /// What can be said of copies before it has ended, when the lap before it ended
+    /// with `last`.
+    #[must_use]
+    pub fn redundancy(&self, last: &Redundancy) -> Redundancy {
+        self.found.redundancy.so_far(last, self.shape.policy.replicas(), self.has_cause)
     }
 
     /// Behind which name the next page begins.
@@ -228,6 +281,26 @@ mod tests {
 
     fn name(key: &str) -> ObjectName {
         ObjectName::seed(Key::new(key).expect("short"))
+    }
+
+    #[test]
+    fn copies_are_unknown_after_a_loss_until_they_are_looked_at() {
+        let last = Redundancy { by_copies: [0, 2, 0, 98], unknown: 0, under_replicated: 2 };
+        let so_far = Redundancy { by_copies: [0, 0, 1, 29], unknown: 0, under_replicated: 1 };
+        let told = so_far.so_far(&last, 3, true);
+        assert_eq!((told.by_copies, told.unknown), ([0, 2, 1, 29], 68));
+        assert_eq!(told.under_replicated, 2, "it is not forgotten before the lap has ended");
+        // With two copies asked for, two are enough.
+        let last = Redundancy { by_copies: [0, 0, 100, 0], ..last };
+        let so_far = Redundancy { by_copies: [0, 1, 29, 0], ..so_far };
+        let told = so_far.so_far(&last, 2, true);
+        assert_eq!((told.by_copies, told.unknown), ([0, 1, 29, 0], 70));
+        // Nothing happened: what was there is there.
+        let told = so_far.so_far(&last, 2, false);
+        assert_eq!((told.by_copies, told.unknown), ([0, 1, 100, 0], 0));
+        // A lap that is begun anew goes on from what was told.
+        let again = Redundancy::default().so_far(&told, 2, true);
+        assert_eq!((again.by_copies, again.unknown), ([0, 1, 0, 0], 100));
     }
 
     fn shape() -> Shape {

@@ -477,12 +477,13 @@ fn count(
     found.unfinished = u64::from(!is_settled);
     if in_charge(located, homes) == Some(own) {
         if newest.stat.kind == Kind::Object {
-            let place = copies.min(found.by_copies.len() - 1);
-            if let Some(count) = found.by_copies.get_mut(place) {
+            let by_copies = &mut found.redundancy.by_copies;
+            let place = copies.min(by_copies.len() - 1);
+            if let Some(count) = by_copies.get_mut(place) {
                 *count = 1;
             }
         }
-        found.under_replicated = u64::from(copies < shape.policy.replicas());
+        found.redundancy.under_replicated = u64::from(copies < shape.policy.replicas());
     }
     found
 }

@@ -96,11 +96,17 @@ fn a_damaged_copy_is_no_copy() {
         )
     };
     let whole = count(false, &[(1, 5), (2, 5)]);
-    assert_eq!((whole.least_copies, whole.unfinished, whole.under_replicated), (2, 0, 0));
-    assert_eq!(whole.by_copies, [0, 0, 1, 0]);
+    assert_eq!(
+        (whole.least_copies, whole.unfinished, whole.redundancy.under_replicated),
+        (2, 0, 0)
+    );
+    assert_eq!(whole.redundancy.by_copies, [0, 0, 1, 0]);
     let damaged = count(true, &[(1, 5), (2, 5)]);
-    assert_eq!((damaged.least_copies, damaged.unfinished, damaged.under_replicated), (1, 1, 1));
-    assert_eq!(damaged.by_copies, [0, 1, 0, 0]);
+    assert_eq!(
+        (damaged.least_copies, damaged.unfinished, damaged.redundancy.under_replicated),
+        (1, 1, 1)
+    );
+    assert_eq!(damaged.redundancy.by_copies, [0, 1, 0, 0]);
 }
 
 #[test]
@@ -115,7 +121,7 @@ fn copies_are_told_whether_they_vote_or_not_and_passes_are_of_voters() {
         count(id(own), &subject(damaged), &voting, &homes, &shape(3), &BTreeSet::new())
     };
     let whole = count(false, 1);
-    assert_eq!((whole.by_copies, whole.least_copies), ([0, 0, 0, 1], 2));
+    assert_eq!((whole.redundancy.by_copies, whole.least_copies), ([0, 0, 0, 1], 2));
     assert_eq!(count(true, 1).least_copies, 2, "a damaged copy that did not count");
     assert_eq!(count(true, 2).least_copies, 1);
 }
@@ -132,7 +138,7 @@ fn each_object_is_counted_by_one_member() {
                 &shape(2),
                 &BTreeSet::new(),
             );
-            found.by_copies.iter().sum::<u64>() > 0
+            found.redundancy.by_copies.iter().sum::<u64>() > 0
         };
         (1..=4).filter(counts).collect()
     };

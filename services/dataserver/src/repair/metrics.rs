@@ -5,7 +5,7 @@ use std::time::Duration;
 use holdfast_telemetry::metrics::Metrics;
 use prometheus::{Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec};
 
-use super::lap::{COPIES, Found};
+use super::lap::{COPIES, Redundancy};
 
 /// What repair does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,7 +62,7 @@ impl RepairMetrics {
         let made = Self {
             objects_by_copies: metrics.int_gauges(
                 "holdfast_objects_by_copies",
-                "Objects that this data server sees to, by their copies in the last pass.",
+                "Objects that this data server sees to, by their copies in the last pass; unknown while the pass under way has not looked at them since something happened that may have cost them copies.",
                 &["copies"],
             )?,
             under_replicated: metrics.int_gauge(
@@ -113,9 +113,7 @@ impl RepairMetrics {
                 "How long reading everything once may take, 0 for never.",
             )?,
         };
-        COPIES
-            .iter()
-            .for_each(|copies| made.objects_by_copies.with_label_values(&[*copies]).set(0));
+        made.set_redundancy(&Redundancy::default());
         for (kind, result) in Kind::ALL.iter().flat_map(|kind| [(kind, "ok"), (kind, "failed")]) {
             made.works.with_label_values(&[kind.label(), result]);
         }
@@ -134,13 +132,17 @@ impl RepairMetrics {
         self.backlog.set(i64::try_from(backlog).unwrap_or(i64::MAX));
     }
 
-    pub(super) fn on_lap(&self, found: &Found, took: Duration, unix_seconds: f64) {
+    pub(super) fn set_redundancy(&self, told: &Redundancy) {
         let set =
             |gauge: &IntGauge, value: u64| gauge.set(i64::try_from(value).unwrap_or(i64::MAX));
-        for (copies, count) in COPIES.iter().zip(found.by_copies) {
+        for (copies, count) in COPIES.iter().zip(told.by_copies) {
             set(&self.objects_by_copies.with_label_values(&[*copies]), count);
         }
-        set(&self.under_replicated, found.under_replicated);
+        set(&self.objects_by_copies.with_label_values(&["unknown"]), told.unknown);
+        set(&self.under_replicated, told.under_replicated);
+    }
+
+    pub(super) fn on_lap(&self, took: Duration, unix_seconds: f64) {
         self.lap_seconds.observe(took.as_secs_f64());
         self.last_lap.set(unix_seconds);
     }

@@ -41,7 +41,7 @@ use holdfast_store::{Held, Store};
 use tracing::{debug, warn};
 
 use self::hints::Hints;
-use self::lap::{Lap, Shape};
+use self::lap::{Lap, Redundancy, Shape};
 use self::let_go::LetGo;
 use self::look::{Look, Subject};
 use self::metrics::RepairMetrics;
@@ -92,6 +92,9 @@ struct Repair {
     lap: Option<Lap>,
     /// Where the last lap ended.
     shape: Option<Shape>,
+    /// What the last lap ended with, or what was told of the ones since that were
+    /// begun anew before they ended.
+    redundancy: Redundancy,
     /// Members that are heard, and their runs.
     heard: BTreeSet<(NodeId, Generation)>,
     passed: Option<Pass>,
@@ -110,7 +113,17 @@ pub fn start(parts: RepairParts) -> Task {
     let look = Look::new(parts.clone(), let_go, pacer);
     let (due, retry) = (runtime.now(), parts.gate.window());
     let heard = BTreeSet::new();
-    let repair = Repair { parts, look, lap: None, shape: None, heard, passed: None, due, retry };
+    let repair = Repair {
+        parts,
+        look,
+        lap: None,
+        shape: None,
+        redundancy: Redundancy::default(),
+        heard,
+        passed: None,
+        due,
+        retry,
+    };
     runtime.spawn("repair", repair.run())
 }
 
@@ -138,8 +151,13 @@ impl Repair {
             debug!(is_back, "who should or can hold copies has changed: looking at all of them");
             // Where the task is: a member that comes and goes must not keep it
             // at the beginning of the index for ever.
-            let start = self.lap.take().and_then(Lap::into_cursor);
-            self.lap = shape.clone().map(|shape| Lap::new(start, shape, self.now(), true));
+            let cut_short = self.lap.take();
+            if let Some(lap) = &cut_short {
+                self.redundancy = lap.redundancy(&self.redundancy);
+            }
+            let start = cut_short.and_then(Lap::into_cursor);
+            let begin = |shape| Lap::new(start, shape, self.now(), true).with_cause();
+            self.lap = shape.clone().map(begin);
             self.shape = shape;
             self.retry = self.parts.gate.window();
         } else if self.lap.is_none() {
@@ -208,6 +226,7 @@ impl Repair {
         let looked_at = subjects.len();
         let found = self.look.look(subjects, lap.shape()).await;
         lap.add(&found);
+        self.parts.metrics.set_redundancy(&lap.redundancy(&self.redundancy));
         self.tell(Some(&lap)).await;
         if lap.is_complete() {
             self.end(lap).await;
@@ -239,7 +258,9 @@ impl Repair {
         // at: then this lap proves nothing.
         let stands = self.shape().as_ref() == Some(lap.shape());
         let has_to_do = found.unfinished > 0 || self.look.is_unfinished();
-        self.parts.metrics.on_lap(&found, now.saturating_sub(lap.began()), self.unix_seconds());
+        self.redundancy = found.redundancy;
+        self.parts.metrics.set_redundancy(&self.redundancy);
+        self.parts.metrics.on_lap(now.saturating_sub(lap.began()), self.unix_seconds());
         if stands && found.is_proof() {
             self.passed = Some(lap.to_pass());
         }
