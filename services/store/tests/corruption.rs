@@ -199,6 +199,30 @@ fn a_segment_that_is_gone_is_missed() {
     });
 }
 
+/// The index has not been told of it yet, but a later segment lists it.
+#[test]
+fn a_segment_that_is_gone_is_missed_however_far_the_index_lags_behind() {
+    block_on(async {
+        let original = Volume::new().await;
+        let mut cases = 0;
+        for at in 0..original.files("log").len() - 1 {
+            for batches in 1..original.batches {
+                // The index of its own: one that is built anew forgets what it was.
+                let volume = Volume::new().await;
+                let file = volume.files("log")[at].clone();
+                let disk = volume.disk.cut_now(Choice::Everything);
+                volume.index.set_back(batches);
+                disk.remove_file(&file).unwrap();
+                let what = format!("without {}, after {batches} batches", file.display());
+                let case = (disk, volume.index.clone());
+                assert!(volume.check(case, &what, batches % 8 == 0).await > 0, "{what}");
+                cases += 1;
+            }
+        }
+        println!("{cases} cases");
+    });
+}
+
 #[test]
 fn a_payload_file_that_is_gone_is_an_error() {
     block_on(async {

@@ -141,6 +141,8 @@ pub(super) struct Batch {
     /// Records, the census not counted.
     pub(super) record_count: usize,
     pub(super) written: Written,
+    /// Segments that its records say are of no more use.
+    pub(super) removed: Vec<u64>,
     /// Whether the index gave something that was never put into it.
     pub(super) index_is_damaged: bool,
 }
@@ -162,6 +164,7 @@ impl Batch {
             job_count: 0,
             record_count: 0,
             written: Written::default(),
+            removed: Vec::new(),
             index_is_damaged: false,
         }
     }
@@ -391,7 +394,9 @@ impl Batch {
         if live_bytes > 0 {
             return Err(StoreError::SegmentInUse { segment, live_bytes });
         }
-        self.append_about_log(known, RecordKind::Removed, &segment.to_le_bytes())
+        self.append_about_log(known, RecordKind::Removed, &segment.to_le_bytes())?;
+        self.removed.push(segment);
+        Ok(())
     }
 
     /// Appends a record about the log itself, which needs no room of its own:

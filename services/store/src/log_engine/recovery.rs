@@ -2,12 +2,13 @@
 //! rest, and what an interrupted run left behind is put in order.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
-use holdfast_runtime::OpenMode;
+use holdfast_runtime::{File, OpenMode};
 
 use super::doubt::Doubt;
-use super::index::{FjallIndexEngine, Index, IndexEngine, IndexError, SegmentUsage};
+use super::index::{FjallIndexEngine, Index, IndexEngine, IndexError, Position, SegmentUsage};
 use super::ledger::{Draft, Ledger};
 use super::options::LogStoreOptions;
 use super::replay::{Progress, Replay, Replayed, TornTail};
@@ -15,6 +16,9 @@ use super::segment::SegmentId;
 use super::shared::REBUILD_MARKER;
 use crate::StoreError;
 use crate::disk::{Disk, io_error};
+
+/// What is written at once of what is written again.
+const PIECE_BYTES: usize = 1024 * 1024;
 
 /// Directory of the index, below the volume.
 pub(super) const INDEX_DIRECTORY: &str = "index";
@@ -76,6 +80,16 @@ pub(super) enum Usable {
     No(Unfit),
 }
 
+impl Usable {
+    /// Everything before this is in it.
+    fn covered(&self) -> Position {
+        match self {
+            Self::Yes(_, ledger) => ledger.checkpoint.covered,
+            Self::No(_) => Position::default(),
+        }
+    }
+}
+
 /// Why an index is dropped.
 #[derive(Debug, Default)]
 pub(super) struct Unfit {
@@ -106,9 +120,14 @@ pub(super) fn recover(
 ) -> Result<Recovered, StoreError> {
     let engine = index_engine(disk, options);
     let mut segments = list_segments(disk)?;
-    sync_log(disk, &segments)?;
     let mut report = OpenReport::default();
-    let usable = open_index(disk, &*engine, &segments);
+    let usable = match open_index(disk, &*engine, &segments) {
+        Ok(usable) => usable,
+        // It may be sound, and to build another one needs room, too.
+        Err(error @ IndexError::NoSpace) => return Err(error.into()),
+        Err(error) => Usable::No(error.to_string().into()),
+    };
+    sync_log(disk, &segments, usable.covered())?;
     let first = match usable {
         Usable::Yes(index, ledger) => replay(disk, index, ledger, &segments, progress)?,
         Usable::No(unfit) => Tried::Unfit(unfit),
@@ -187,26 +206,32 @@ fn rebuild(
     Ok((index.finish()?, ledger, replayed))
 }
 
+/// Opens the index, if there is one that goes with the log. Blocks.
+///
+/// # Errors
+/// [`IndexError::NoSpace`] and [`IndexError::Failed`], which say nothing about what
+/// is on the disk.
 pub(super) fn open_index(
     disk: &Disk,
     engine: &dyn IndexEngine,
     segments: &BTreeMap<u64, SegmentId>,
-) -> Usable {
+) -> Result<Usable, IndexError> {
     let marker = disk.path(REBUILD_MARKER);
     if disk.list(disk.root()).is_ok_and(|paths| paths.contains(&marker)) {
-        return Usable::No("an earlier run found it damaged".to_owned().into());
+        return Ok(Usable::No("an earlier run found it damaged".to_owned().into()));
     }
     match read_index(disk, engine) {
-        Ok(Some((index, ledger))) => match mismatch(&ledger, segments) {
+        Ok(Some((index, ledger))) => Ok(match mismatch(&ledger, segments) {
             None => Usable::Yes(index, ledger),
             Some(reason) => Usable::No(reason.into()),
-        },
-        Ok(None) => Usable::No("there is none".to_owned().into()),
-        Err(error) => {
+        }),
+        Ok(None) => Ok(Usable::No("there is none".to_owned().into())),
+        Err(error @ (IndexError::Damaged { .. } | IndexError::OtherVersion { .. })) => {
             let is_of_other_version = matches!(error, IndexError::OtherVersion { .. });
             let reason = error.to_string();
-            Usable::No(Unfit { reason, is_of_other_version, ..Unfit::default() })
+            Ok(Usable::No(Unfit { reason, is_of_other_version, ..Unfit::default() }))
         }
+        Err(error) => Err(error),
     }
 }
 
@@ -241,15 +266,51 @@ pub(super) fn missing_segments(ledger: &Ledger, segments: &BTreeMap<u64, Segment
     in_use.map(|(number, _)| *number).filter(|number| !segments.contains_key(number)).collect()
 }
 
-/// Makes durable what can be read: the process before this one may have been
-/// killed before its sync. First of all, since what is taken into the index must
-/// survive a power cut, or the index would lead the log.
-fn sync_log(disk: &Disk, segments: &BTreeMap<u64, SegmentId>) -> Result<(), StoreError> {
-    let Some((_, last)) = segments.last_key_value() else { return Ok(()) };
+/// Makes durable what can be read, before any of it is taken into the index: what is
+/// there must survive a power cut, or the index would lead the log.
+///
+/// The process before this one may have been killed before its sync, or may have
+/// ended because its sync failed. Then the kernel may take what it did not write for
+/// written, and a sync alone would do nothing: so the end of the log is written once
+/// more, with what it holds. That can only be the last batch, in the last segment,
+/// and what the index covers was synced before.
+fn sync_log(
+    disk: &Disk,
+    segments: &BTreeMap<u64, SegmentId>,
+    covered: Position,
+) -> Result<(), StoreError> {
+    let Some((number, last)) = segments.last_key_value() else { return Ok(()) };
     let path = disk.path(last.path());
     let file = disk.files().open(&path, OpenMode::Write).map_err(io_error("open", &path))?;
+    let start = if covered.segment == *number { covered.offset } else { 0 };
+    write_again(disk, &*file, &path, start)?;
     disk.sync_file(&*file, &path)?;
     disk.sync_directory(&disk.path("log"))
+}
+
+/// Writes a file from `start` on with what it holds.
+fn write_again(disk: &Disk, file: &dyn File, path: &Path, start: u64) -> Result<(), StoreError> {
+    let from = disk.open(path)?;
+    let length = from.len().map_err(io_error("look at the length of", path))?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = start;
+    while at < length {
+        let wanted = usize::try_from(length - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
+        let piece = piece.get_mut(..wanted).unwrap_or_default();
+        // What cannot be read is on the disk alone, and stays as it is.
+        if from.read_at(piece, at).is_ok_and(|read| read == wanted) {
+            match disk.write(file, path, piece, at) {
+                // A file system that writes nothing in place: what is there stays.
+                Err(error @ StoreError::NoSpace { .. }) => {
+                    tracing::warn!(%error, "the end of the log was not written again");
+                    return Ok(());
+                }
+                written => written?,
+            }
+        }
+        at += wanted as u64;
+    }
+    Ok(())
 }
 
 /// Cuts off what an interrupted batch left.

@@ -6,6 +6,7 @@
 //! replace what was there.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::ops::Range;
 
 use holdfast_core::name::ObjectName;
@@ -143,14 +144,9 @@ impl Replay<'_> {
                 Item::Record(found) => (found.offset, found.end()),
                 Item::Unreadable(range) => (range.start, range.end),
             };
-            if item.is_damaged() && !reading.is_synced(at) {
+            if item.is_damaged() && !self.is_synced(reading, at)? {
                 if let Some(source) = scan.take_io_error() {
-                    // Not an interrupted write: nothing may be dropped.
-                    return Err(StoreError::Io {
-                        action: "read",
-                        path: self.disk.path(reading.id.path()),
-                        source,
-                    });
+                    return Err(self.refused(reading, source));
                 }
                 let (segment, bytes) = (reading.id.number, reading.length - at);
                 replayed.torn = Some(TornTail { segment, offset: at, bytes });
@@ -173,6 +169,21 @@ impl Replay<'_> {
         }
         draft.covers(Position { segment: reading.id.number, offset: end });
         self.apply(ledger, draft)
+    }
+
+    /// Whether what lies at `offset` had been synced when the log ended: a later
+    /// segment is there, or a later batch, each of which was begun after that.
+    fn is_synced(&self, reading: &Reading, offset: u64) -> Result<bool, StoreError> {
+        if !reading.is_last {
+            return Ok(true);
+        }
+        let synced = is_synced(&*reading.file, reading.id.salt, offset..reading.length);
+        synced.map_err(|source| self.refused(reading, source))
+    }
+
+    /// What the disk refuses to give is no interrupted write: nothing may be dropped.
+    fn refused(&self, reading: &Reading, source: io::Error) -> StoreError {
+        StoreError::Io { action: "read", path: self.disk.path(reading.id.path()), source }
     }
 
     fn apply(&mut self, ledger: &mut Ledger, draft: Draft) -> Result<(), StoreError> {
@@ -267,17 +278,16 @@ impl Replay<'_> {
         }
     }
 
-    /// Adds what is in doubt to what was before. When the log was read from its
-    /// beginning, it is also known which segments are missing.
+    /// Adds what is in doubt to what was before, and the segments that are missing:
+    /// of those that the index does not cover nothing else tells.
     fn conclude(
         &mut self,
         ledger: &mut Ledger,
         replayed: &mut Replayed,
         covered: Position,
     ) -> Result<(), StoreError> {
-        if covered == Position::default() {
-            replayed.look_for_missing(self.segments, std::mem::take(&mut self.missing));
-        }
+        let missing = std::mem::take(&mut self.missing);
+        replayed.look_for_missing(self.segments, missing, covered);
         let mut draft = Draft::new(ledger);
         replayed.close_regions(draft.checkpoint.next_sequence);
         if replayed.doubt.is_empty() {
@@ -301,14 +311,6 @@ impl Item {
             Self::Record(found) => found.payload == Payload::Damaged,
             Self::Unreadable(_) => true,
         }
-    }
-}
-
-impl Reading {
-    /// Whether what lies at `offset` had been synced when the log ended: a later
-    /// segment is there, or a later batch, each of which was begun after that.
-    fn is_synced(&self, offset: u64) -> bool {
-        !self.is_last || is_synced(&*self.file, self.id.salt, offset..self.length)
     }
 }
 
@@ -350,8 +352,15 @@ impl Replayed {
         self.census = Some(listed.collect());
     }
 
-    fn look_for_missing(&mut self, present: &BTreeMap<u64, SegmentId>, pointed_to: Vec<u64>) {
+    fn look_for_missing(
+        &mut self,
+        present: &BTreeMap<u64, SegmentId>,
+        pointed_to: Vec<u64>,
+        covered: Position,
+    ) {
         let mut expected = self.census.take().unwrap_or_default();
+        // What became of all before, the index knows, and what of it is missing.
+        expected.retain(|number| *number >= covered.segment);
         expected.extend(pointed_to);
         let is_missing =
             |number: &u64| !present.contains_key(number) && !self.removed.contains(number);

@@ -150,17 +150,39 @@ impl<'a> SegmentScan<'a> {
 /// Whether what lies at the start of `range` had been synced when the segment
 /// with this salt ended with `range`: a later batch is there, which was begun
 /// after that. Blocks.
-pub(super) fn is_synced(file: &dyn File, salt: u64, range: Range<u64>) -> bool {
+///
+/// # Errors
+/// When no such batch was found, and the disk refused to read where it may be.
+pub(super) fn is_synced(file: &dyn File, salt: u64, range: Range<u64>) -> io::Result<bool> {
     let start = range.start;
     let mut rest = SegmentScan::new(file, ScanRequest { salt, range, keeps_payloads: false });
     while let Some(item) = rest.next() {
         if let Item::Record(found) = item
             && u64::from(found.head.header.batch_start) > start
         {
-            return true;
+            return Ok(true);
         }
     }
-    false
+    rest.take_io_error().map_or(Ok(false), Err)
+}
+
+/// Reads sector by sector, and leaves zeros where the disk gives nothing: the last
+/// reason is returned. The pieces are the disk's own, so that nothing beside a bad
+/// sector is lost with it. Blocks.
+pub(super) fn read_by_sector(file: &dyn File, bytes: &mut [u8], start: u64) -> Option<io::Error> {
+    let mut broken = None;
+    let (mut at, mut rest) = (start, bytes);
+    while !rest.is_empty() {
+        let within = usize::try_from(at % SECTOR_BYTES as u64).unwrap_or(0);
+        let (sector, behind) = rest.split_at_mut((SECTOR_BYTES - within).min(rest.len()));
+        if let Err(error) = file.read_at(sector, at) {
+            sector.fill(0);
+            broken = Some(error);
+        }
+        at += sector.len() as u64;
+        rest = behind;
+    }
+    broken
 }
 
 /// The part of a file that is in memory.
@@ -202,13 +224,8 @@ impl Window<'_> {
 
     /// Leaves zeros where the disk gives nothing.
     fn load_by_sector(&mut self) {
-        let mut at = self.start;
-        for sector in self.bytes.chunks_mut(SECTOR_BYTES) {
-            if let Err(error) = self.file.read_at(sector, at) {
-                sector.fill(0);
-                self.broken = Some(error);
-            }
-            at += sector.len() as u64;
+        if let Some(error) = read_by_sector(self.file, &mut self.bytes, self.start) {
+            self.broken = Some(error);
         }
     }
 }

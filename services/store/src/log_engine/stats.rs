@@ -100,7 +100,7 @@ pub fn stats(
     let is_indexed = lock.is_some() && stats.index_bytes > 0;
     if is_indexed
         && let Usable::Yes(index, ledger) =
-            open_index(&disk, &*index_engine(&disk, options), &segments)
+            open_index(&disk, &*index_engine(&disk, options), &segments)?
     {
         stats.contents = Some(Contents::of(&*index, &ledger)?);
     }

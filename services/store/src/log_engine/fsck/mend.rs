@@ -11,6 +11,7 @@ use crate::disk::{Disk, io_error};
 use crate::log_engine::index::{DoubtfulRegion, Index};
 use crate::log_engine::large::LargeFiles;
 use crate::log_engine::record::{ALIGNMENT, HEADER_BYTES, Seed, encode_gap};
+use crate::log_engine::scan::read_by_sector;
 use crate::log_engine::segment::SegmentId;
 use crate::payload_file::object_file::{ObjectFile, SCAN_TAIL_BYTES};
 
@@ -92,7 +93,7 @@ fn copy(disk: &Disk, id: SegmentId, region: &DoubtfulRegion, to: &Path) -> Resul
         let piece = piece.get_mut(..wanted).unwrap_or_default();
         // What the disk does not give is zeros in the copy.
         if from.read_at(piece, region.start + at).is_err() {
-            piece.fill(0);
+            let _ = read_by_sector(&*from, piece, region.start + at);
         }
         disk.write(&*file, to, piece, at)?;
         at += wanted as u64;

@@ -225,7 +225,7 @@ impl Volume<'_> {
             return Ok(None);
         }
         let engine = index_engine(&self.disk, self.options);
-        match open_index(&self.disk, &*engine, &listed.segments) {
+        match open_index(&self.disk, &*engine, &listed.segments)? {
             Usable::Yes(index, ledger) => Ok(Some((index, ledger))),
             Usable::No(unfit) => {
                 let kind = if unfit.is_of_other_version {

@@ -89,7 +89,8 @@ impl<'a> Segment<'a> {
             let is_refused = is_damaged && scan.take_io_error().is_some();
             if is_damaged && self.is_last && !is_refused {
                 let rest = start..self.length;
-                if !is_synced(&*self.file, self.id.salt, rest) {
+                // An error is no proof that nothing follows.
+                if is_synced(&*self.file, self.id.salt, rest).is_ok_and(|is_synced| !is_synced) {
                     let bytes = self.length - start;
                     return Ok(Some(TornTail { segment: self.id.number, offset: start, bytes }));
                 }

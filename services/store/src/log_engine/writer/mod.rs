@@ -42,6 +42,9 @@ pub(super) struct Writer {
     /// The segment that is written to, and where the next batch begins in it.
     active: Option<(SegmentId, u32)>,
     next_segment: u64,
+    /// Segments of which the log says that they are of no more use, and whose files
+    /// may be there still.
+    removed: BTreeSet<u64>,
     /// The batch that is planned.
     open: Option<Batch>,
     /// How many bytes of it are offered to the disk, and may have been taken.
@@ -117,6 +120,7 @@ impl Writer {
             ledger,
             active: None,
             next_segment,
+            removed: BTreeSet::new(),
             open: None,
             offered: None,
             sent: None,
@@ -204,6 +208,9 @@ impl Writer {
             let needed_bytes = job.log_bytes() as u64;
             return job.fail(&StoreError::NoSpace { needed_bytes, free_bytes: 0 });
         }
+        if let Job::Removed { segment, .. } = &job {
+            self.removed.remove(segment);
+        }
         let mut open = match self.take_open() {
             Ok(open) => open,
             Err(error) => return job.fail(&error),
@@ -218,6 +225,7 @@ impl Writer {
         if let Err((error, job)) = planned {
             job.fail(&error);
         }
+        self.removed.extend(open.removed.drain(..));
         if open.index_is_damaged {
             self.shared.on_damaged_index("an entry could not be read");
             open.index_is_damaged = false;
@@ -312,7 +320,8 @@ impl Writer {
         let doubtful = self.shared.doubt.regions().iter().map(|region| region.segment);
         let numbers: BTreeSet<u64> =
             self.shared.segments.numbers().into_iter().chain(doubtful).collect();
-        for number in numbers {
+        // The record that says so may be gone before this one is.
+        for number in numbers.difference(&self.removed).copied() {
             match ranges.last_mut() {
                 Some((_, last)) if *last + 1 == number => *last = number,
                 _ => ranges.push((number, number)),
