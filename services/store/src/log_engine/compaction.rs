@@ -5,14 +5,26 @@
 //! synced; the index is made durable with them; the log says that the segment is
 //! of no more use; only then its file is removed, and only when that is durable
 //! do the books forget it. Cut short at any point, it is taken up again.
+//!
+//! What stands in the way of one file is no reason to leave the others: it is
+//! reported, the file stays, and it is tried again later.
+//!
+//! | module | does |
+//! |---|---|
+//! | here | what is done next, and segments |
+//! | `payloads` | removing payload files |
 
-use std::collections::BTreeSet;
+mod payloads;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use super::index::{Entry, FileId, Index, Place};
+use self::payloads::{Removal, Swept, remove_files, sweep};
+use super::index::{FileId, Index, Place};
 use super::pressure::{DiskRoom, rate};
 use super::queue::{Job, Moving};
 use super::record::{RecordKind, decode_segment};
@@ -20,13 +32,18 @@ use super::scan::{Found, Item, Payload, ScanRequest, SegmentScan};
 use super::segment::SEGMENT_HEADER_BYTES;
 use super::shared::{Shared, Survey};
 use crate::StoreError;
-use crate::payload_file::object_file::{ObjectFile, SCAN_TAIL_BYTES};
+use crate::disk::io_error;
+use crate::metrics::Corruption;
 
 /// What is read, and given to the writer, at once.
 const STRIDE_BYTES: u64 = 1024 * 1024;
 
 /// How often it is looked for something to do.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+
+/// When what could not be given back is tried again. Somebody may have mended it
+/// by then.
+const RETRY_INTERVAL: Duration = Duration::from_mins(10);
 
 /// Payload files that are removed between two syncs.
 const FILES_AT_ONCE: usize = 256;
@@ -35,25 +52,74 @@ const FILES_AT_ONCE: usize = 256;
 #[derive(Debug)]
 pub(super) struct Compaction {
     shared: Arc<Shared>,
-    /// Segments that hold what cannot be moved.
-    stuck: BTreeSet<u64>,
-    is_swept: bool,
+    /// Segments that hold what cannot be moved, or cannot be read.
+    stuck: Stuck<u64>,
+    /// Payload files that cannot be removed.
+    stuck_files: Stuck<FileId>,
+    /// Directories of payload files that are still to be swept; `None` for all.
+    unswept: Option<BTreeSet<u64>>,
+    sweep_at: Duration,
+    /// When payload files are looked for while a segment is read.
+    files_at: Duration,
     /// Whether to hurry; as the disk says, unless it is told.
     room: Option<DiskRoom>,
+}
+
+/// What could not be given back, and when it is tried again.
+#[derive(Debug)]
+struct Stuck<T>(BTreeMap<T, Duration>);
+
+impl<T: Copy + Ord> Stuck<T> {
+    fn add(&mut self, what: T, now: Duration) {
+        self.0.insert(what, now + RETRY_INTERVAL);
+    }
+
+    /// What is not to be tried yet.
+    fn waiting(&self, now: Duration) -> BTreeSet<T> {
+        self.0.iter().filter(|(_, at)| now < **at).map(|(what, _)| *what).collect()
+    }
 }
 
 /// Part of a segment that was looked through.
 struct Stride {
     /// Records in use.
     records: Vec<Moving>,
+    seen: Seen,
     /// Where the next stride begins; `None` at the end.
     next: Option<u64>,
     read_bytes: u64,
 }
 
+/// What was met in a segment.
+#[derive(Debug, Clone, Copy, Default)]
+struct Seen {
+    /// Of all forgets, needed or not.
+    forget_bytes: u64,
+    /// Records in use that cannot be moved.
+    damaged_count: u64,
+}
+
+/// What becomes of a record when its segment goes.
+enum Fate {
+    /// Nothing needs it.
+    Dropped,
+    /// It must be written again.
+    Moved(Moving),
+    /// It must not be lost, and cannot be written again.
+    Kept,
+}
+
 impl Compaction {
     pub(super) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, stuck: BTreeSet::new(), is_swept: false, room: None }
+        Self {
+            shared,
+            stuck: Stuck(BTreeMap::new()),
+            stuck_files: Stuck(BTreeMap::new()),
+            unswept: None,
+            sweep_at: Duration::ZERO,
+            files_at: Duration::ZERO,
+            room: None,
+        }
     }
 
     /// The same, as if the disk were full.
@@ -85,19 +151,31 @@ impl Compaction {
     pub(super) async fn step(&mut self) -> Result<bool, StoreError> {
         let shared = Arc::clone(&self.shared);
         let _alone = shared.compacting.lock().await;
-        if !self.is_swept {
-            self.sweep().await?;
-            self.is_swept = true;
-        }
+        self.sweep().await?;
         self.measure_index().await?;
         if self.remove_doomed_files().await? {
             return Ok(true);
         }
-        let (stuck, room) = (self.stuck.clone(), self.room);
+        let (stuck, room) = (self.stuck.waiting(self.now()), self.room);
         let survey = self.ask(|answer| Job::Survey { stuck, room, answer }).await?;
         let Survey { victim: Some(victim), pressure } = survey else { return Ok(false) };
-        self.compact(victim, pressure).await?;
+        match self.compact(victim, pressure).await {
+            // The others can be read.
+            Err(error @ StoreError::Io { .. }) => {
+                tracing::warn!(
+                    %error,
+                    segment = victim,
+                    "a segment cannot be given back; it is tried again later"
+                );
+                self.stuck.add(victim, self.now());
+            }
+            compacted => compacted?,
+        }
         Ok(true)
+    }
+
+    fn now(&self) -> Duration {
+        self.shared.disk.runtime().now()
     }
 
     /// The engine looks at its files for this: too much for every batch.
@@ -130,24 +208,83 @@ impl Compaction {
         self.shared.disk.run(move |_| work(&shared)).await
     }
 
-    async fn compact(&mut self, victim: u64, mut pressure: u64) -> Result<(), StoreError> {
+    async fn compact(&mut self, victim: u64, pressure: u64) -> Result<(), StoreError> {
+        // The last batch of the segment may be on its way still: when this is
+        // answered, it can be read, and the index knows it.
+        self.ask(|answer| Job::Move { records: Vec::new(), answer }).await?;
+        if self.stuck.0.contains_key(&victim) {
+            // What was in the way may still be, and its forgets would be copied each
+            // time: first it is only looked at.
+            let seen = self.go_through(victim, pressure, false).await?;
+            if seen.damaged_count > 0 || self.unread_forget_bytes(victim, seen).await? > 0 {
+                self.stuck.add(victim, self.now());
+                return Ok(());
+            }
+        }
+        let seen = self.go_through(victim, pressure, true).await?;
+        let unread_bytes = self.unread_forget_bytes(victim, seen).await?;
+        if unread_bytes > 0 {
+            tracing::warn!(
+                segment = victim,
+                unread_bytes,
+                "part of a segment cannot be read, in which names were forgotten; it is kept \
+                 until it is mended: stop the data server and run holdfast-dataserver fsck --repair"
+            );
+            self.stuck.add(victim, self.now());
+            return Ok(());
+        }
+        self.remove(victim).await
+    }
+
+    /// Reads a segment, and writes what is in use again if `moves`. Payload files
+    /// are removed meanwhile: they may be written faster than a segment is read.
+    async fn go_through(
+        &mut self,
+        victim: u64,
+        mut pressure: u64,
+        moves: bool,
+    ) -> Result<Seen, StoreError> {
         let runtime = self.shared.disk.runtime().clone();
         let base = self.shared.options.compaction_rate_bytes;
-        let mut next = Some(SEGMENT_HEADER_BYTES as u64);
+        let (mut seen, mut next) = (Seen::default(), Some(SEGMENT_HEADER_BYTES as u64));
         while let Some(from) = next {
             let stride = self.blocking(move |shared| read_stride(shared, victim, from)).await?;
-            next = stride.next;
             let records = stride.records;
-            if !records.is_empty() {
+            next = stride.next;
+            seen.forget_bytes += stride.seen.forget_bytes;
+            seen.damaged_count += stride.seen.damaged_count;
+            if moves && !records.is_empty() {
                 self.ask(|answer| Job::Move { records, answer }).await?;
             }
             if let Some(rate) = rate(base, pressure) {
                 let micros = stride.read_bytes.saturating_mul(1_000_000) / rate;
                 runtime.sleep(Duration::from_micros(micros)).await;
             }
+            if runtime.now() >= self.files_at {
+                self.remove_doomed_files().await?;
+            }
             pressure = self.shared.books().pressure;
         }
-        self.remove(victim).await
+        Ok(seen)
+    }
+
+    /// Bytes of forgets that are in a segment, as the books say, and were not met
+    /// there. Without them, what they forgot would be back when the index is built
+    /// anew, so the segment must stay as long as there is one before it.
+    async fn unread_forget_bytes(&self, victim: u64, seen: Seen) -> Result<u64, StoreError> {
+        self.blocking(move |shared| {
+            let numbers = shared.segments.numbers();
+            let is_first = numbers.first().is_none_or(|first| *first >= victim);
+            // One that is gone had been read whole.
+            if is_first || !numbers.contains(&victim) {
+                return Ok(0);
+            }
+            let segments = shared.with_index((), |index, ()| index.segments());
+            let segments = shared.checked(segments.map_err(|(error, ())| error)?)?;
+            let forgets = segments.get(&victim).map(|usage| usage.forget_bytes.values().sum());
+            Ok(forgets.unwrap_or(0_u64).saturating_sub(seen.forget_bytes))
+        })
+        .await
     }
 
     async fn remove(&mut self, victim: u64) -> Result<(), StoreError> {
@@ -164,127 +301,112 @@ impl Compaction {
                     live_bytes,
                     "a segment holds damaged records that are in use; it is kept"
                 );
-                self.stuck.insert(victim);
+                self.stuck.add(victim, self.now());
                 return Ok(());
             }
             written => written?,
         }
         self.blocking(move |shared| shared.while_open(|| remove_segment(shared, victim))).await?;
-        self.ask(|answer| Job::Removed { segment: victim, answer }).await
+        self.ask(|answer| Job::Removed { segment: victim, answer }).await?;
+        self.stuck.0.remove(&victim);
+        Ok(())
     }
 
-    async fn remove_doomed_files(&self) -> Result<bool, StoreError> {
-        let files = self
-            .blocking(|shared| {
-                let doomed = shared.with_index((), |index, ()| index.doomed_files(FILES_AT_ONCE));
-                let files = shared.checked(doomed.map_err(|(error, ())| error)?)?;
-                shared.while_open(|| remove_files(shared, &files))?;
-                Ok(files)
+    async fn remove_doomed_files(&mut self) -> Result<bool, StoreError> {
+        let now = self.now();
+        self.files_at = now + LOOK_INTERVAL;
+        let stuck = self.stuck_files.waiting(now);
+        let removal = self
+            .blocking(move |shared| {
+                let limit = FILES_AT_ONCE + stuck.len();
+                let doomed = shared.with_index((), |index, ()| index.doomed_files(limit));
+                let mut files = shared.checked(doomed.map_err(|(error, ())| error)?)?;
+                files.retain(|file| !stuck.contains(file));
+                shared.while_open(|| remove_files(shared, files))
             })
             .await?;
-        if files.is_empty() {
-            return Ok(false);
+        let Removal { gone, kept, error } = removal;
+        if let Some(error) = error {
+            tracing::warn!(
+                %error,
+                count = kept.len(),
+                "payload files cannot be removed; it is tried again later"
+            );
         }
-        self.ask(|answer| Job::FilesRemoved { files, answer }).await?;
-        Ok(true)
+        let is_changed = !gone.is_empty() || !kept.is_empty();
+        self.stuck_files.0.retain(|file, _| !gone.contains(file));
+        kept.into_iter().for_each(|file| self.stuck_files.add(file, now));
+        if !gone.is_empty() {
+            self.ask(|answer| Job::FilesRemoved { files: gone, answer }).await?;
+        }
+        Ok(is_changed)
     }
 
     /// Removes what earlier runs left behind: payload files whose record was
     /// never written.
-    async fn sweep(&self) -> Result<(), StoreError> {
-        let below = self.blocking(sweep_files).await?;
-        if let Some(below) = below {
-            self.shared.queue.push_housekeeping(Job::Swept { below });
+    async fn sweep(&mut self) -> Result<(), StoreError> {
+        let (now, unswept) = (self.now(), self.unswept.clone());
+        if now < self.sweep_at || unswept.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Ok(());
         }
-        Ok(())
+        self.sweep_at = now + RETRY_INTERVAL;
+        match self.blocking(move |shared| sweep(shared, unswept)).await {
+            Ok(Swept { below, unswept }) => {
+                self.unswept = Some(unswept);
+                if let Some(below) = below {
+                    self.shared.queue.push_housekeeping(Job::Swept { below });
+                }
+                Ok(())
+            }
+            Err(StoreError::WorkLost) => Err(StoreError::WorkLost),
+            Err(error) => {
+                tracing::warn!(%error, "payload files cannot be swept; it is tried again later");
+                Ok(())
+            }
+        }
     }
 }
 
 fn remove_segment(shared: &Shared, number: u64) -> Result<(), StoreError> {
-    let Some(id) = shared.segments.get(number) else { return Ok(()) };
+    let Some((id, file)) = shared.segments.open(number)? else { return Ok(()) };
     shared.segments.remove(number);
-    shared.disk.remove(&shared.segments.path(id))?;
+    if let Err(error) = shared.disk.remove(&shared.segments.path(id)) {
+        // As long as it is there, forgets of what is in it are needed.
+        shared.segments.add(id, file);
+        return Err(error);
+    }
     shared.disk.sync_directory(&shared.disk.path("log"))
 }
 
-fn remove_files(shared: &Shared, files: &[FileId]) -> Result<(), StoreError> {
-    let mut directories = BTreeSet::new();
-    for file in files {
-        shared.large.remove(*file)?;
-        directories.insert(file.directory);
-    }
-    // A directory that is gone went after what was in it.
-    let present = shared.large.list_directories()?;
-    directories.retain(|directory| present.contains(directory));
-    // Durable before the books forget them, else they might come back and stay.
-    directories.iter().try_for_each(|directory| shared.large.sync_directory(*directory))?;
-    directories.into_iter().try_for_each(|directory| shared.large.remove_if_empty(directory))
-}
-
-/// `None` when the sweep must wait: a record that cannot be read may point to
-/// any file.
-fn sweep_files(shared: &Arc<Shared>) -> Result<Option<u64>, StoreError> {
-    if !shared.doubt.is_none() {
-        return Ok(None);
-    }
-    let below = shared.large.first_directory();
-    let swept_below = shared.books().swept_below;
-    let directories = shared.large.list_directories()?;
-    for directory in directories.into_iter().filter(|d| (swept_below..below).contains(d)) {
-        let mut orphans = Vec::new();
-        let files = shared.large.list(directory)?;
-        if files.is_empty() {
-            shared.while_open(|| shared.large.remove_if_empty(directory))?;
-        }
-        for file in files {
-            let known = shared.with_index((), |index, ()| index.file(file));
-            let is_known = shared.checked(known.map_err(|(error, ())| error)?)?.is_some();
-            if !is_known && !is_wanted(shared, file)? {
-                orphans.push(file);
-            }
-        }
-        if !orphans.is_empty() {
-            tracing::info!(
-                directory,
-                count = orphans.len(),
-                "removing payloads that were never committed"
-            );
-            shared.while_open(|| remove_files(shared, &orphans))?;
-        }
-    }
-    Ok(Some(below))
-}
-
-/// Whether a file that nothing points to is all that is left of a version whose
-/// record is damaged.
-fn is_wanted(shared: &Shared, file: FileId) -> Result<bool, StoreError> {
-    let path = shared.large.path(file);
-    let Ok(payload) = ObjectFile::open(&shared.disk, path, SCAN_TAIL_BYTES) else {
-        return Ok(false);
-    };
-    let entry = shared.lookup(payload.name())?;
-    let is_its =
-        |entry: Entry| entry.is_unreadable() && entry.stat.version == payload.stat().version;
-    Ok(entry.is_some_and(is_its))
-}
-
 fn read_stride(shared: &Arc<Shared>, victim: u64, from: u64) -> Result<Stride, StoreError> {
-    let Some((id, file)) = shared.segments.open(victim)? else {
-        return Ok(Stride { records: Vec::new(), next: None, read_bytes: 0 });
-    };
+    let mut stride =
+        Stride { records: Vec::new(), seen: Seen::default(), next: None, read_bytes: 0 };
+    let Some((id, file)) = shared.segments.open(victim)? else { return Ok(stride) };
     let path = shared.segments.path(id);
-    let length = file.len().map_err(crate::disk::io_error("look at the length of", &path))?;
+    let length = file.len().map_err(io_error("look at the length of", &path))?;
     let request = ScanRequest { salt: id.salt, range: from..length, keeps_payloads: true };
     let mut scan = SegmentScan::new(&*file, request);
-    let mut stride = Stride { records: Vec::new(), next: None, read_bytes: 0 };
+    let mut is_refused = false;
     while let Some(item) = scan.next() {
+        if let Some(error) = scan.take_io_error() {
+            tracing::warn!(%error, path = %path.display(), "the disk does not give part of a segment");
+            is_refused = true;
+        }
         let end = match item {
             Item::Unreadable(range) => range.end,
             Item::Record(found) => {
                 let end = found.end();
-                let moving =
-                    shared.with_index(found, |index, found| survivor(shared, index, victim, found));
-                stride.records.extend(moving.map_err(|(error, _)| error)??);
+                if found.head.header.kind == RecordKind::Forget {
+                    stride.seen.forget_bytes += end - found.offset;
+                }
+                let fate = shared.with_index(found, |index, found| {
+                    fate(shared, index, victim, found, is_refused)
+                });
+                match fate.map_err(|(error, _)| error)?? {
+                    Fate::Dropped => {}
+                    Fate::Moved(moving) => stride.records.push(moving),
+                    Fate::Kept => stride.seen.damaged_count += 1,
+                }
                 end
             }
         };
@@ -297,39 +419,49 @@ fn read_stride(shared: &Arc<Shared>, victim: u64, from: u64) -> Result<Stride, S
     Ok(stride)
 }
 
-/// The record if it must be written again.
-fn survivor(
+/// `is_refused` when it may be for the disk that a record seems damaged.
+fn fate(
     shared: &Shared,
     index: &dyn Index,
     victim: u64,
     found: Found,
-) -> Result<Option<Moving>, StoreError> {
+    is_refused: bool,
+) -> Result<Fate, StoreError> {
     let Found { head, offset, payload } = found;
     let from = Place {
         segment: victim,
         offset: u32::try_from(offset).unwrap_or(u32::MAX),
         length: u32::try_from(head.header.record_bytes()).unwrap_or(u32::MAX),
     };
-    let Some(name) = &head.name else { return Ok(None) };
+    let Some(name) = &head.name else { return Ok(Fate::Dropped) };
     let entry = shared.checked(index.get(name))?;
-    let is_needed = match head.header.kind {
-        RecordKind::Forget => {
-            let origin = payload.bytes().and_then(|bytes| decode_segment(bytes));
-            let origin = origin.unwrap_or(u64::MAX);
-            let is_older = |number: &u64| *number != victim && *number <= origin;
-            entry.is_none() && shared.segments.numbers().iter().any(is_older)
-        }
-        _ => entry.as_ref().is_some_and(|entry| entry.place == from),
-    };
-    match (is_needed, payload) {
-        (false, _) => Ok(None),
-        (true, Payload::Sound(payload)) => Ok(Some(Moving { from, head, payload })),
-        (true, Payload::Damaged) => {
-            let version = head.header.version;
-            tracing::error!(key = %name, segment = victim, offset, "compaction met a damaged record");
-            shared.disk.metrics().on_corruption(crate::metrics::Corruption::Refused);
-            shared.queue.push_housekeeping(Job::Damaged { name: name.clone(), version });
-            Ok(None)
+    if head.header.kind == RecordKind::Forget {
+        let payload = origin_of(&payload, victim);
+        let origin = decode_segment(&payload).unwrap_or(victim);
+        let is_older = |number: &u64| *number != victim && *number <= origin;
+        let is_needed = entry.is_none() && shared.segments.numbers().iter().any(is_older);
+        let moving = is_needed.then_some(Moving { from, head, payload });
+        return Ok(moving.map_or(Fate::Dropped, Fate::Moved));
+    }
+    let Some(entry) = entry.filter(|entry| entry.place == from) else { return Ok(Fate::Dropped) };
+    match payload {
+        Payload::Sound(payload) => Ok(Fate::Moved(Moving { from, head, payload })),
+        Payload::Damaged => {
+            // What the disk does not give now, it may give another time.
+            if !entry.is_damaged && !is_refused {
+                let version = head.header.version;
+                tracing::error!(key = %name, segment = victim, offset, "compaction met a damaged record");
+                shared.disk.metrics().on_corruption(Corruption::Refused);
+                shared.queue.push_housekeeping(Job::Damaged { name: name.clone(), version });
+            }
+            Ok(Fate::Kept)
         }
     }
+}
+
+/// The payload of a forget. One that is damaged is made anew: what it forgot lies
+/// before it, so it is needed as long as its own segment or an older one is there.
+fn origin_of(payload: &Payload, victim: u64) -> Bytes {
+    let sound = payload.bytes().filter(|bytes| decode_segment(bytes).is_some());
+    sound.cloned().unwrap_or_else(|| Bytes::copy_from_slice(&victim.to_le_bytes()))
 }
