@@ -203,24 +203,29 @@ impl Scrub {
         if walked.stat.kind == Kind::Tombstone {
             return 0;
         }
-        let count = |result| self.parts.metrics.scrubbed_objects.with_label_values(&[result]).inc();
         let (bytes, result) = self.read_all(walked).await;
         self.parts.metrics.scrubbed_bytes.inc_by(bytes);
+        self.count(&walked.name, result);
+        bytes
+    }
+
+    /// Takes note of how a read ended, and has damage mended.
+    fn count(&self, name: &ObjectName, result: Result<(), StoreError>) {
+        let count = |result| self.parts.metrics.scrubbed_objects.with_label_values(&[result]).inc();
         match result {
             Ok(()) => count("ok"),
             // It was overwritten or forgotten meanwhile.
             Err(StoreError::NotFound { .. }) => {}
-            Err(error @ StoreError::Corrupt { .. }) => {
-                debug!(key = %walked.name, %error, "the scrub has found damage");
-                self.parts.hints.add([walked.name.clone()]);
+            Err(error) if error.is_damage() => {
+                debug!(key = %name, %error, "the scrub has found damage");
+                self.parts.hints.add([name.clone()]);
                 count("damaged");
             }
             Err(error) => {
-                warn!(key = %walked.name, %error, "the scrub cannot read an object");
+                warn!(key = %name, %error, "the scrub cannot read an object");
                 count("failed");
             }
         }
-        bytes
     }
 
     async fn read_all(&self, walked: &Walked) -> (u64, Result<(), StoreError>) {
@@ -266,7 +271,52 @@ impl Scrub {
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+
+    use holdfast_core::name::Key;
+    use holdfast_store::MemoryStore;
+    use holdfast_telemetry::metrics::Metrics;
+
     use super::*;
+
+    /// A scrub of nothing, and where it tells of damage.
+    fn scrub() -> (Scrub, Hints) {
+        let metrics = RepairMetrics::new(&Metrics::new("test").expect("new")).expect("new");
+        let hints = Hints::new(metrics.clone());
+        let parts = ScrubParts {
+            runtime: Runtime::real(),
+            store: Arc::new(MemoryStore::new()),
+            root: PathBuf::new(),
+            interval: Duration::ZERO,
+            rate_bytes: 1,
+            hints: hints.clone(),
+            metrics,
+        };
+        (Scrub { parts, asked: Arc::default(), progress: Progress::default() }, hints)
+    }
+
+    #[test]
+    fn what_is_damaged_is_hinted_and_what_could_not_be_tried_is_not() {
+        let (scrub, hints) = scrub();
+        let of = |key: &str| ObjectName::seed(Key::new(key).expect("short"));
+        let counted =
+            |label| scrub.parts.metrics.scrubbed_objects.with_label_values(&[label]).get();
+        let refused = |number| {
+            let source = io::Error::from_raw_os_error(number);
+            Err(StoreError::Io { action: "read", path: PathBuf::new(), source })
+        };
+        let (path, what) = (PathBuf::new(), "a block");
+        let (expected, actual) = ("0".to_owned(), "1".to_owned());
+        scrub.count(&of("sound"), Ok(()));
+        scrub.count(&of("corrupt"), Err(StoreError::Corrupt { path, what, expected, actual }));
+        // EIO, EMFILE, ENOMEM.
+        scrub.count(&of("bad-sector"), refused(5));
+        scrub.count(&of("files"), refused(24));
+        scrub.count(&of("memory"), refused(12));
+        scrub.count(&of("gone"), Err(StoreError::NotFound { name: of("gone") }));
+        assert_eq!(hints.take(9), [of("corrupt"), of("bad-sector")]);
+        assert_eq!(["ok", "damaged", "failed"].map(counted), [1, 2, 2]);
+    }
 
     #[test]
     fn a_scrub_goes_on_at_once_and_begins_again_after_the_interval() {

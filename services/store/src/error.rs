@@ -123,6 +123,36 @@ pub enum StoreError {
     WorkLost,
 }
 
+/// What Linux says when the bytes themselves cannot be had: the medium gave nothing,
+/// or a checksum of the disk or of the file system did not fit. What else keeps a
+/// file from being read, as too many open ones or too little memory, says nothing
+/// about them.
+const MEDIUM_ERRORS: [i32; 5] = [
+    5,   // EIO
+    61,  // ENODATA
+    74,  // EBADMSG
+    84,  // EILSEQ
+    117, // EUCLEAN
+];
+
+impl StoreError {
+    /// Whether a read has shown that this copy is no good: its bytes are not what
+    /// was written, or the disk does not give them. Writing the same version again
+    /// mends it.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        matches!(self, Self::Corrupt { .. }) || self.is_of_the_medium()
+    }
+
+    /// Whether the disk does not give the bytes.
+    pub(crate) fn is_of_the_medium(&self) -> bool {
+        let is_known = |source: &io::Error| {
+            source.raw_os_error().is_some_and(|number| MEDIUM_ERRORS.contains(&number))
+        };
+        matches!(self, Self::Io { source, .. } if is_known(source))
+    }
+}
+
 impl StoreError {
     /// The same error for one more caller: an I/O error cannot be cloned.
     pub(crate) fn again(&self) -> Self {

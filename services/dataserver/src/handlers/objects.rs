@@ -77,7 +77,7 @@ pub(super) async fn handle_read(
 
 /// What is damaged is mended soon.
 fn hint_damage(hints: &Hints, name: &ObjectName, error: &StoreError) {
-    if matches!(error, StoreError::Corrupt { .. }) {
+    if error.is_damage() {
         hints.add([name.clone()]);
     }
 }

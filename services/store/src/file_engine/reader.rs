@@ -14,7 +14,7 @@ use super::catalog::Target;
 use crate::decide::{checked_range, readable};
 use crate::payload_file::damage::Damage;
 use crate::payload_file::object_file::{Chunk, ObjectFile, READER_TAIL_BYTES};
-use crate::payload_file::stream::{OnDamage, PayloadReader, note_damage};
+use crate::payload_file::stream::{OnDamage, PayloadReader, note_damage, read_twice};
 use crate::{Payload, StoreError};
 
 /// What a caller asked for.
@@ -64,21 +64,22 @@ impl Request {
     fn open(&self, shared: &Arc<Shared>) -> Result<Option<Opened>, StoreError> {
         let (stat, range) = self.resolve(shared)?;
         let path = shared.disk.path(self.target.hash.path());
-        let file = match ObjectFile::open(&shared.disk, path, READER_TAIL_BYTES) {
+        let on_damage = suspect(shared, &self.target);
+        let open = || ObjectFile::open(&shared.disk, path.clone(), READER_TAIL_BYTES);
+        let file = match read_twice(open) {
             Ok(file) => file,
             // It may just have been forgotten; under the lock of the name that
             // is certain.
             Err(StoreError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
                 return Ok(None);
             }
-            Err(error) => return Err(note_damage(error, &suspect(shared, &self.target))),
+            Err(error) => return Err(note_damage(error, &on_damage)),
         };
         if (file.name(), file.stat()) != (&self.target.name, &stat) {
             return Ok(None);
         }
-        let on_damage = suspect(shared, &self.target);
-        let reader = PayloadReader::new(Arc::clone(&shared.disk), file, on_damage);
-        let first = reader.first_chunk(&range)?;
+        let reader = PayloadReader::new(Arc::clone(&shared.disk), file, Arc::clone(&on_damage));
+        let first = reader.first_chunk(&range).map_err(|error| note_damage(error, &on_damage))?;
         Ok(Some(Opened { reader, range, first }))
     }
 }

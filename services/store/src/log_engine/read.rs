@@ -17,7 +17,7 @@ use crate::decide::{checked_range, readable};
 use crate::disk::io_error;
 use crate::payload_file::damage::Damage;
 use crate::payload_file::object_file::Chunk;
-use crate::payload_file::stream::{OnDamage, PayloadReader};
+use crate::payload_file::stream::{OnDamage, PayloadReader, read_twice};
 use crate::{Payload, StoreError};
 
 /// How often a read looks again, when what it looked up was moved or replaced
@@ -95,7 +95,7 @@ impl Request {
                 Err(damage.at(self.shared.segment_path(entry.place.segment)))
             }
             Content::Inline => {
-                let payload = self.shared.read_inline(&self.name, entry)?;
+                let payload = read_twice(|| self.shared.read_inline(&self.name, entry))?;
                 let within = usize::try_from(range.start).ok().zip(usize::try_from(range.end).ok());
                 let bytes = within.map(|(start, end)| payload.slice(start..end));
                 let bytes = bytes.unwrap_or_default();
@@ -112,9 +112,13 @@ impl Request {
         stat: Stat,
         range: Range<u64>,
     ) -> Result<Opened, StoreError> {
-        let opened = large::open(&self.shared.large, file, &self.name, &stat)?;
+        let opened = read_twice(|| large::open(&self.shared.large, file, &self.name, &stat))?;
         let (shared, name, version) = (Arc::clone(&self.shared), self.name.clone(), stat.version);
-        let on_damage: OnDamage = Arc::new(move |error| shared.on_damage(&name, version, error));
+        let on_damage: OnDamage = Arc::new(move |error| {
+            if !shared.is_replaced(&name, file) {
+                shared.on_damage(&name, version, error);
+            }
+        });
         let reader = PayloadReader::new(Arc::clone(&self.shared.disk), opened, on_damage);
         let first = reader.first_chunk(&range)?;
         Ok(Opened::Large { stat, reader, range, first })
@@ -122,6 +126,14 @@ impl Request {
 }
 
 impl Shared {
+    /// Whether a name is known to have another payload than this file by now, as
+    /// when its version was written again while somebody still reads the damaged
+    /// one. Does not block, and what is not known is not told.
+    fn is_replaced(&self, name: &ObjectName, file: FileId) -> bool {
+        let recent = self.lookup_recent(name).and_then(Result::ok).flatten();
+        recent.is_some_and(|entry| entry.content != Content::File(file))
+    }
+
     /// The payload of a record, verified whole. Blocks.
     pub(super) fn read_inline(
         &self,

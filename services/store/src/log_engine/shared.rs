@@ -245,9 +245,10 @@ impl Shared {
         let _ = self.disk.poison_with(format!("the index is damaged: {reason}"));
     }
 
-    /// A read met a payload that is not what was written.
+    /// A read met a payload that is not what was written, or that the disk does not
+    /// give: either way somebody else's copy must take its place.
     pub(super) fn on_damage(&self, name: &ObjectName, version: Version, error: &StoreError) {
-        if matches!(error, StoreError::Corrupt { .. }) {
+        if error.is_damage() {
             tracing::error!(%error, key = %name, %version, "a read met damage");
             self.disk.metrics().on_corruption(crate::metrics::Corruption::Refused);
             self.queue.push_housekeeping(Job::Damaged { name: name.clone(), version });

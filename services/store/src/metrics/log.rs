@@ -71,7 +71,7 @@ impl LogMetrics {
         let metrics = Self {
             commits: histogram(
                 "holdfast_storage_commit_duration_seconds",
-                "How long a batch of writes takes from being decided until it is durable and in the index.",
+                "How long a batch of writes takes from being taken by the disk's thread until it is durable and in the index.",
                 &DISK_BUCKETS,
             ),
             commit_records: histogram(

@@ -19,6 +19,18 @@ use crate::disk::Disk;
 /// memory.
 const CHUNKS_AT_ONCE: usize = 2;
 
+/// Reads, and once more if the disk refuses: an error that passes must not cost a
+/// copy. Blocks as `read` does.
+pub(crate) fn read_twice<T>(read: impl Fn() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    match read() {
+        Err(error) if error.is_of_the_medium() => {
+            tracing::warn!(%error, "the disk refused a read, which is tried once more");
+            read()
+        }
+        result => result,
+    }
+}
+
 /// Told of damage that a read met, which is on its way to the caller too. It may
 /// be called on an async thread, and more than once for a file: it must not
 /// block.
@@ -48,7 +60,8 @@ impl PayloadReader {
     }
 
     /// Reads what [`Self::stream`] gives first. `range` lies within the payload.
-    /// Blocks.
+    /// Damage is for the caller to note, who can tell whether the file is still the
+    /// one that counts. Blocks.
     ///
     /// # Errors
     /// [`StoreError::Corrupt`], [`StoreError::Io`].
@@ -69,7 +82,7 @@ impl PayloadReader {
             .map(move |range| {
                 let reader = self.clone();
                 let disk = Arc::clone(&self.disk);
-                async move { disk.run(move |_| reader.chunk(range)).await }
+                async move { disk.run(move |_| reader.next_chunk(range)).await }
             })
             .buffered(CHUNKS_AT_ONCE);
         let first = (!first.bytes.is_empty()).then_some(Ok(first));
@@ -79,8 +92,12 @@ impl PayloadReader {
             .boxed()
     }
 
+    fn next_chunk(&self, range: Range<u64>) -> Result<Chunk, StoreError> {
+        self.chunk(range).map_err(|error| self.refused(error))
+    }
+
     fn chunk(&self, range: Range<u64>) -> Result<Chunk, StoreError> {
-        let chunk = self.file.chunk(range).map_err(|error| self.refused(error))?;
+        let chunk = read_twice(|| self.file.chunk(range.clone()))?;
         self.disk.metrics().on_read(chunk.bytes.len());
         Ok(chunk)
     }
@@ -92,7 +109,7 @@ impl PayloadReader {
 
 /// Takes note of damage on its way to the caller.
 pub(crate) fn note_damage(error: StoreError, on_damage: &OnDamage) -> StoreError {
-    if matches!(error, StoreError::Corrupt { .. }) {
+    if error.is_damage() {
         tracing::error!(%error, "a read met damage");
         on_damage(&error);
     }
