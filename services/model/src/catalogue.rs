@@ -37,6 +37,7 @@ pub fn models() -> Vec<Setup> {
         superseding(),
         two_droppers(),
         join(),
+        drain_empty(),
         lost(),
         lost_read(),
         raise(),
@@ -88,6 +89,7 @@ pub fn mutants() -> Vec<Setup> {
         create_twice().with(Mutation::NoPromise),
         forgotten_promise_read_twice().with(Mutation::ForgetPromised),
         create_and_find_out().with(Mutation::SettleBelowBallot),
+        forgotten_promise().with(Mutation::WriteBackIgnoresPromises),
         create_and_put().with(Mutation::AcceptOldStamp),
         forgetful().with(Mutation::DropFloor),
         create_and_delete().with(Mutation::JudgeAboveBallot),
@@ -98,6 +100,7 @@ pub fn mutants() -> Vec<Setup> {
         two_droppers().with(Mutation::PinWhileLettingGo),
         join().with(Mutation::IgnoreDigest),
         join().with(Mutation::NoAdmission),
+        drain_empty().with(Mutation::RetireAtOnceAndCount),
         lost().with(Mutation::CountDraining),
         lost().with(Mutation::ReviveRetired),
         lost().with(Mutation::RetireWithoutPass),
@@ -125,7 +128,7 @@ pub fn mutants() -> Vec<Setup> {
     ]
 }
 
-/// Those that take longer to notice.
+/// The same in larger models, which take longer to notice.
 #[must_use]
 pub fn deep_mutants() -> Vec<Setup> {
     vec![
@@ -142,6 +145,7 @@ pub fn doubly_guarded() -> Vec<Setup> {
     vec![
         two_droppers().with(Mutation::NoPins),
         two_droppers().with(Mutation::LetGoWhenYoung),
+        drain_empty().with(Mutation::RetireAtOnce),
         lost().with(Mutation::DrainUnnoticed),
         raise().with(Mutation::NoticeByNewPolicy),
         electorate_comes_astray().with(Mutation::RiseAtOnce),

@@ -353,7 +353,8 @@ impl World {
         if self.broken(Mutation::AcknowledgeEarly) {
             quorum -= 1;
         }
-        let draining = self.broken(Mutation::CountDraining);
+        let draining =
+            self.broken(Mutation::CountDraining) || self.broken(Mutation::RetireAtOnceAndCount);
         let anybody = self.broken(Mutation::CountAnybody);
         let (key, all) = (key(), View { electorate: None, ..View::clone(&view) });
         let counts = if anybody { all.counting(&key) } else { view.counting(&key) };

@@ -4,9 +4,23 @@
 //! have found something. Each mutation plants one fault into the wiring around
 //! core's functions, and a test expects a counterexample.
 
-/// One rule that is not kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Mutation {
+/// One list is both the faults and all of them, so that none is forgotten.
+macro_rules! mutations {
+    ($($(#[$doc:meta])* $name:ident,)+) => {
+        /// One rule that is not kept.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Mutation {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Mutation {
+            /// Every one of them.
+            pub const ALL: &[Self] = &[$(Self::$name),+];
+        }
+    };
+}
+
+mutations! {
     /// A write is acknowledged when one member less than W has it.
     AcknowledgeEarly,
     /// An incomplete locate that found nothing is answered as absent.
@@ -74,8 +88,11 @@ pub enum Mutation {
     DrainUnnoticed,
     /// A lost member retires without repair.
     RetireWithoutPass,
-    /// A member that drains retires as soon as it is empty.
+    /// A member that drains retires as soon as it is empty, and what was let in
+    /// before lands afterwards.
     RetireAtOnce,
+    /// The same, and what lands there counts.
+    RetireAtOnceAndCount,
     /// Reads count on more copies before everything has them.
     ReadQuorumBeforePass,
     /// Writes make fewer copies before reads count on fewer.

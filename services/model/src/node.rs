@@ -284,7 +284,8 @@ impl Node {
         if bad_stamp && setup.mutation != Some(Mutation::AcceptOldStamp) {
             return Reply::Refused;
         }
-        if !self.takes_data(own) {
+        // The fault needs writes that were let in before, and land only now.
+        if !self.takes_data(own) && !setup.retires_at_once() {
             return Reply::Refused;
         }
         let version = packet.held.version;

@@ -196,7 +196,7 @@ impl World {
         let node = &state.nodes[drained];
         let now = moment(state.tick);
         let waited = node.refusing_since.is_some_and(|since| {
-            self.broken(Mutation::RetireAtOnce) || now.saturating_sub(since) >= self.setup.window()
+            self.setup.retires_at_once() || now.saturating_sub(since) >= self.setup.window()
         });
         let ready = node.book.state(drained) == Some(MemberState::Draining)
             && node.held.is_none()

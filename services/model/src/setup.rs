@@ -124,6 +124,12 @@ impl Setup {
         Self { mutation: Some(mutation), ..self }
     }
 
+    /// Whether a rule is broken that has a draining member wait before it retires.
+    #[must_use]
+    pub fn retires_at_once(&self) -> bool {
+        matches!(self.mutation, Some(Mutation::RetireAtOnce | Mutation::RetireAtOnceAndCount))
+    }
+
     /// How long a message may be under way.
     #[must_use]
     pub fn window(&self) -> Duration {

@@ -51,6 +51,11 @@ fn a_join() {
 }
 
 #[test]
+fn a_drain() {
+    holds(catalogue::drain_empty());
+}
+
+#[test]
 fn a_lost_member() {
     holds(catalogue::lost());
     holds(catalogue::lost_read());
@@ -84,4 +89,10 @@ fn electorates() {
 fn tombstones_are_collected() {
     holds(catalogue::collecting());
     holds(catalogue::collecting_late());
+}
+
+#[test]
+#[ignore = "takes ten minutes; README names the command"]
+fn larger_models() {
+    catalogue::deep().into_iter().for_each(holds);
 }

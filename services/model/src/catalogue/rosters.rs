@@ -32,6 +32,17 @@ pub fn drain() -> Setup {
     }
 }
 
+/// A member that has nothing drains, so it can retire without handing over.
+#[must_use]
+pub fn drain_empty() -> Setup {
+    Setup {
+        name: "a drain of a member without a copy",
+        drains: Some((2, false)),
+        repairers: vec![2],
+        ..drain()
+    }
+}
+
 /// A member is lost, and retired by the others.
 #[must_use]
 pub fn lost() -> Setup {
