@@ -107,6 +107,11 @@ than the copies that a write waits for, and so few that as many are left.
 {{- max 0 (min (sub $quorum 1) (sub (int .Values.dataserver.replicaCount) $quorum)) -}}
 {{- end -}}
 
+{{/*
+A schema could compare both numbers, with an `if` for each number of copies. But helm
+looks at it first, and stops with "at '/dataserver/replicaCount': minimum: got 3, want
+5", which names neither the copies nor what to do.
+*/}}
 {{- define "holdfast.copiesChecks" -}}
 {{- $copies := int .Values.config.replicas -}}
 {{- $dataservers := int .Values.dataserver.replicaCount -}}

@@ -96,8 +96,8 @@ pub enum DrainError {
     },
     /// What is to move would not fit.
     #[error(
-        "{pod} stays and would get about {} of the {} that are to move, and has {} free: make \
-         room, or let the volumes grow first; nothing was changed",
+        "{pod} stays and would get about {} once the {} of those that go move, and has {} free: \
+         make room, or let the volumes grow first; nothing was changed",
         Amount(*share), Amount(*bytes), Amount(*free)
     )]
     NoRoom {
@@ -107,7 +107,7 @@ pub enum DrainError {
         free: u64,
         /// What it would get.
         share: u64,
-        /// What all would get.
+        /// What those that go hold.
         bytes: u64,
     },
     /// The time is over.

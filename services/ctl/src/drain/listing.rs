@@ -32,6 +32,9 @@ pub(super) struct Member {
     /// Its share by placement.
     #[serde(default)]
     pub(super) weight: u32,
+    /// Copies are spread over zones first.
+    #[serde(default)]
+    pub(super) zone: Option<String>,
     #[serde(default)]
     pub(super) copies_held: u64,
     #[serde(default)]

@@ -1,10 +1,19 @@
 //! Whether data servers can be emptied at all, by what is known before the first
 //! one is told to.
 
+use std::collections::BTreeMap;
+
+use holdfast_core::name::{Key, ObjectName};
+use holdfast_core::node::NodeId;
+use holdfast_core::placement::{Candidate, choose_owners};
 use holdfast_core::roster::MemberState;
 
 use super::DrainError;
 use super::listing::{Listing, Member, Pods};
+
+/// Names that placement is asked about: enough for shares that are right to some
+/// hundredths, and even a thousand members take no more than seconds.
+const SAMPLES: u32 = 1 << 13;
 
 /// Refuses what could not end. What has begun already is not refused: it went
 /// through here before.
@@ -33,18 +42,21 @@ pub(super) fn check(listing: &Listing, pods: &Pods) -> Result<(), DrainError> {
         let (ready, staying) = (ready.len(), staying.len());
         return Err(DrainError::TooFew { ready, staying, replicas });
     }
-    check_room(&leaving, &ready)
+    check_room(&leaving, &ready, replicas)
 }
 
-/// Whether each of those that stay has room for its share. Placement gives
-/// shares by weight, whatever room there is, so one that is full holds up
-/// everything.
-fn check_room(leaving: &[&Member], staying: &[&Member]) -> Result<(), DrainError> {
+/// Whether each of those that stay has room for what it would get. Placement looks
+/// at weights and zones, whatever room there is. With as many members as copies,
+/// nobody else takes what one has no room for, and that holds up everything.
+fn check_room(leaving: &[&Member], staying: &[&Member], replicas: usize) -> Result<(), DrainError> {
     let bytes = leaving.iter().fold(0_u64, |sum, member| sum.saturating_add(member.bytes_held));
-    let weights: u128 = staying.iter().map(|member| u128::from(member.weight)).sum();
-    for member in staying {
-        let share = (u128::from(bytes) * u128::from(member.weight)).checked_div(weights);
-        let share = share.map_or(bytes, |share| u64::try_from(share).unwrap_or(u64::MAX));
+    let shares = if staying.len() <= replicas {
+        lacks(leaving, staying, replicas)
+    } else {
+        gains(leaving, staying, replicas, bytes)
+    };
+    for (member, share) in staying.iter().zip(shares) {
+        let share = u64::try_from(share).unwrap_or(u64::MAX);
         let free = member.free_bytes;
         if share > free {
             let pod = member.pod().to_owned();
@@ -52,6 +64,55 @@ fn check_room(leaving: &[&Member], staying: &[&Member]) -> Result<(), DrainError
         }
     }
     Ok(())
+}
+
+/// What each of those that stay lacks of all objects: with as many members as
+/// copies everybody holds everything, whatever its weight.
+fn lacks(leaving: &[&Member], staying: &[&Member], replicas: usize) -> Vec<u128> {
+    let held = || leaving.iter().chain(staying).map(|member| u128::from(member.bytes_held));
+    let copies = u128::try_from(replicas.max(1)).unwrap_or(u128::MAX);
+    // Where copies are missing, the sum tells too little: all objects are at least
+    // what one member holds.
+    let objects = held().sum::<u128>().div_ceil(copies).max(held().max().unwrap_or(0));
+    staying.iter().map(|member| objects.saturating_sub(member.bytes_held.into())).collect()
+}
+
+/// What each of those that stay gets of `bytes`, by asking placement about some
+/// names. No formula of the weights says it: nobody holds two copies of an object,
+/// so a large member that has nearly everything gets little, and small ones the rest.
+fn gains(leaving: &[&Member], staying: &[&Member], replicas: usize, bytes: u64) -> Vec<u128> {
+    let candidate = |member: &&Member| Candidate {
+        id: member.node,
+        // One without a weight gets nothing; here it is rather thought to get some.
+        weight: member.weight.max(1),
+        zone: member.zone.clone(),
+    };
+    let after: Vec<Candidate> = staying.iter().map(candidate).collect();
+    let before: Vec<Candidate> = leaving.iter().chain(staying).map(candidate).collect();
+    let mut gained: BTreeMap<NodeId, u128> = BTreeMap::new();
+    for key in (0..SAMPLES).filter_map(|number| Key::new(number.to_string()).ok()) {
+        let name = ObjectName::seed(key);
+        let had = choose_owners(&name, &before, replicas);
+        for owner in choose_owners(&name, &after, replicas) {
+            if !had.contains(&owner) {
+                *gained.entry(owner).or_default() += 1;
+            }
+        }
+    }
+    // Those alike get the same in the long run, so together they tell more.
+    let mut alike: BTreeMap<(u32, Option<&str>), (u128, u128)> = BTreeMap::new();
+    for member in staying {
+        let (sum, members) = alike.entry((member.weight, member.zone.as_deref())).or_default();
+        *sum += gained.get(&member.node).copied().unwrap_or_default();
+        *members += 1;
+    }
+    let all: u128 = gained.values().sum();
+    let share = |member: &&Member| {
+        let kind = (member.weight, member.zone.as_deref());
+        let (sum, members) = alike.get(&kind).copied().unwrap_or_default();
+        (u128::from(bytes) * sum).checked_div(all * members).unwrap_or(bytes.into())
+    };
+    staying.iter().map(share).collect()
 }
 
 #[cfg(test)]
@@ -145,18 +206,71 @@ mod tests {
     fn each_that_stays_must_have_room_for_its_share() {
         let held = |gib: u64| json!({ "bytes_held": gib * GIB });
         let leaving = |gib| vec![member(0), member(1), with(member(2), held(gib))];
-        assert!(check(&listing(2, leaving(12)), &pods(2..3)).is_ok());
-        let full = refused(2, leaving(13), 2);
+        assert!(check(&listing(1, leaving(12)), &pods(2..3)).is_ok());
+        let full = refused(1, leaving(13), 2);
         assert!(full.contains("6.5 GiB") && full.contains("6.0 GiB"), "{full}");
         // A heavier one gets more.
         let large = json!({ "weight": 30, "free_bytes": 20 * GIB });
         let members =
             |gib| vec![member(0), with(member(1), large.clone()), with(member(2), held(gib))];
-        assert!(check(&listing(2, members(24)), &pods(2..3)).is_ok());
-        assert!(check(&listing(2, members(28)), &pods(2..3)).is_err());
+        assert!(check(&listing(1, members(22)), &pods(2..3)).is_ok());
+        assert!(check(&listing(1, members(28)), &pods(2..3)).is_err());
         // What cannot be told is not little.
-        let untold = with(member(2), json!({ "bytes_held": u64::MAX }));
-        assert!(check(&listing(2, vec![member(0), member(1), untold]), &pods(2..3)).is_err());
+        for replicas in [1, 2] {
+            let untold = with(member(2), json!({ "bytes_held": u64::MAX }));
+            let members = vec![member(0), member(1), untold];
+            assert!(check(&listing(replicas, members), &pods(2..3)).is_err(), "{replicas}");
+        }
+    }
+
+    /// Members, by weight, GiB held and GiB free.
+    fn sized(sizes: &[(u32, u64, u64)]) -> Vec<Value> {
+        let members = (0..).zip(sizes).map(|(ordinal, (weight, held, free))| {
+            let size = json!({
+                "weight": weight, "bytes_held": held * GIB, "free_bytes": free * GIB,
+            });
+            with(member(ordinal), size)
+        });
+        members.collect()
+    }
+
+    #[test]
+    fn as_many_as_copies_get_everything_they_lack_whatever_their_weight() {
+        // 12 GiB of objects, twice.
+        let members = |free| sized(&[(10, 6, free), (30, 10, 20), (10, 8, 0)]);
+        assert!(check(&listing(2, members(6)), &pods(2..3)).is_ok());
+        let full = refused(2, members(5), 2);
+        assert!(full.contains("s-0 stays and would get about 6.0 GiB"), "{full}");
+        // The heavy one has nearly all of it.
+        let members = sized(&[(10, 6, 6), (30, 10, 2), (10, 8, 0)]);
+        assert!(check(&listing(2, members), &pods(2..3)).is_ok());
+        // Copies are missing: all objects are no fewer than one member holds.
+        let full = refused(2, sized(&[(10, 4, 6), (10, 4, 20), (10, 12, 0)]), 2);
+        assert!(full.contains("about 8.0 GiB"), "{full}");
+    }
+
+    #[test]
+    fn a_heavy_one_that_has_nearly_everything_leaves_the_rest_to_light_ones() {
+        // Light ones hold three tenths of the objects before and more than half
+        // after; the heavy one seven tenths and nine.
+        let members =
+            |light, heavy| sized(&[(10, 5, light), (10, 5, 20), (30, 12, heavy), (30, 12, 0)]);
+        assert!(check(&listing(2, members(5, 4)), &pods(3..4)).is_ok());
+        let full = refused(2, members(4, 4), 3);
+        assert!(full.contains("s-0 stays and would get about 4."), "{full}");
+        assert!(refused(2, members(5, 3), 3).contains("s-2 stays and would get about 3."));
+    }
+
+    #[test]
+    fn who_stays_alone_in_its_zone_gets_all_that_the_zone_had() {
+        let zone = |ordinal, zone| with(member(ordinal), json!({ "zone": zone }));
+        let members = |held: u64| {
+            let last = with(zone(3, "a"), json!({ "bytes_held": held * GIB }));
+            vec![zone(0, "a"), zone(1, "b"), zone(2, "b"), last]
+        };
+        assert!(check(&listing(2, members(6)), &pods(3..4)).is_ok());
+        let full = refused(2, members(7), 3);
+        assert!(full.contains("s-0 stays and would get about 7.0 GiB"), "{full}");
     }
 
     #[test]

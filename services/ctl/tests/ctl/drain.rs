@@ -116,7 +116,7 @@ async fn what_could_not_end_is_refused_before_anything_changes() {
     refused(3, move |state| silent(state, 0), "2 of the 3 data servers that stay take data").await;
     refused(1, move |state| silent(state, 4), "is silent, and there is one copy").await;
     refused(3, |state| state.members[1]["free_bytes"] = 1.into(), "and has 1 bytes free").await;
-    refused(3, |state| state.members[3]["bytes_held"] = u64::MAX.into(), "of the 16").await;
+    refused(3, |state| state.members[3]["bytes_held"] = u64::MAX.into(), "once the 16").await;
     refused(3, |state| state.members[3]["state"] = "joining".into(), "is joining: wait").await;
     let elsewhere = |state: &mut State| {
         for (at, member) in state.members.iter_mut().enumerate() {
