@@ -3,6 +3,7 @@
 
 #![allow(clippy::print_stderr, reason = "a run is long, and somebody waits")]
 
+mod bursts;
 mod change;
 mod clients;
 mod deck;
@@ -85,9 +86,10 @@ pub async fn run(plan: Plan) -> Report {
 
     let apis = stage.cluster.apis.iter().map(|api| api.address().to_owned()).collect();
     let load = Arc::new(Load::new(apis, plan.replicas as usize));
-    let clients: Vec<_> = (0..plan.clients)
+    let mut clients: Vec<_> = (0..plan.clients)
         .map(|client| tokio::spawn(Arc::clone(&load).run(client, plan.seed)))
         .collect();
+    clients.push(tokio::spawn(Arc::clone(&load).run_bursts()));
     let mut faults = Faults::new(kinds, plan.seed, load.started());
     let (end, latest) = (plan.duration, plan.duration * 2);
     while faults.elapsed() < end || (faults.elapsed() < latest && !faults.has_made_all()) {

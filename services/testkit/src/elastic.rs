@@ -24,6 +24,17 @@ const REPLICAS: usize = 2;
 /// How long a change of the cluster may take for every thousand objects.
 const PATIENCE_PER_THOUSAND: Duration = Duration::from_secs(60);
 
+/// The most bytes copied by bytes that had to move. More than 1, for the load's own
+/// objects, which are small, move as well.
+const MOST_COPIED: f64 = 1.3;
+
+/// The fewest and the most copies on one data server, by the average.
+const BALANCED: std::ops::RangeInclusive<f64> = 0.9..=1.1;
+
+/// Objects from which on chance alone puts no data server outside of that: of so many
+/// each of 6 has 1,333 copies, and the standard deviation is 30.
+const ENOUGH_OBJECTS: usize = 4_000;
+
 /// What a run is like.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -34,8 +45,10 @@ pub struct Plan {
 }
 
 /// What came of a run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Report {
+    /// Objects that were stored at first.
+    pub objects: usize,
     /// Requests of the load that was there all the time.
     pub requests: u64,
     /// Those that failed.
@@ -52,6 +65,39 @@ pub struct Report {
     pub took: (Duration, Duration),
     /// Objects that could not be read back as they were written.
     pub lost: Vec<String>,
+}
+
+impl Report {
+    /// What must not be, a line each. The balance is judged only where there are
+    /// enough objects: of few, chance puts more on one data server than on another.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        let mut violations = Vec::new();
+        if let Some(first) = self.lost.first() {
+            violations.push(format!("{} objects are lost: {first}", self.lost.len()));
+        }
+        if self.failed > 0 {
+            violations.push(format!("{} of {} requests failed", self.failed, self.requests));
+        }
+        for (copied, when) in [(self.growing, "growing"), (self.shrinking, "shrinking")] {
+            // Nor is it what is no number, since nothing had to move.
+            if !(0.0..=MOST_COPIED).contains(&copied) {
+                violations.push(format!(
+                    "{when} copied {copied:.3} of the bytes that had to move: above {MOST_COPIED}"
+                ));
+            }
+        }
+        let (least, most) = self.balance;
+        let is_balanced = BALANCED.contains(&least) && BALANCED.contains(&most);
+        if self.objects >= ENOUGH_OBJECTS && !is_balanced {
+            let (from, to) = (BALANCED.start(), BALANCED.end());
+            violations.push(format!(
+                "one data server has {least:.3} of the average number of copies, another one \
+                 {most:.3}: outside of {from} to {to}"
+            ));
+        }
+        violations
+    }
 }
 
 impl fmt::Display for Report {
@@ -123,6 +169,7 @@ pub async fn run(plan: Plan) -> Report {
     let (requests, failed) = load.stop().await;
     let lost = read_back(&cluster, &plan).await;
     Report {
+        objects: plan.objects,
         requests,
         failed,
         growing,
@@ -301,5 +348,47 @@ impl Load {
             task.await.expect("the load does not panic");
         }
         (self.requests.load(Ordering::SeqCst), self.failed.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fine() -> Report {
+        Report {
+            objects: ENOUGH_OBJECTS,
+            requests: 100,
+            failed: 0,
+            growing: 1.0,
+            shrinking: 1.2,
+            balance: (0.95, 1.05),
+            took: (Duration::ZERO, Duration::ZERO),
+            lost: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_thing_that_must_not_be_is_told() {
+        assert_eq!(fine().violations(), Vec::<String>::new());
+        let told = |change: fn(&mut Report), expected: &str| {
+            let mut report = fine();
+            change(&mut report);
+            let violations = report.violations();
+            assert!(matches!(&violations[..], [one] if one.contains(expected)), "{violations:?}");
+        };
+        told(|report| report.failed = 1, "1 of 100 requests failed");
+        told(|report| report.growing = 1.31, "growing copied 1.310");
+        told(|report| report.growing = f64::NAN, "growing copied NaN");
+        told(|report| report.shrinking = 1.31, "shrinking copied 1.310");
+        told(|report| report.balance.0 = 0.89, "has 0.890");
+        told(|report| report.balance.1 = 1.11, "another one 1.110");
+        told(|report| report.lost = vec!["one".to_owned()], "1 objects are lost: one");
+    }
+
+    #[test]
+    fn of_few_objects_the_balance_is_not_judged() {
+        let report = Report { objects: ENOUGH_OBJECTS - 1, balance: (0.5, 1.5), ..fine() };
+        assert_eq!(report.violations(), Vec::<String>::new());
     }
 }

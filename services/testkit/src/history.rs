@@ -92,6 +92,11 @@ impl Operation {
         }
     }
 
+    /// Whether it changes nothing, whatever is there.
+    fn only_tells(&self) -> bool {
+        matches!(self.outcome, Outcome::Refused | Outcome::Saw(_))
+    }
+
     fn is_certain(&self) -> bool {
         self.outcome != Outcome::Maybe
     }
@@ -184,6 +189,13 @@ impl<'a> Search<'a> {
             all.filter(open).filter(|index| self.operations[*index].start <= deadline).collect();
         // What is certain first: most of what is not never happened.
         next.sort_by_key(|index| self.operations[*index].ends());
+        // What only tells what is there may as well do so at once: whatever can follow
+        // can still. Without this the orders of many that were refused would be tried.
+        let fits = |index: &&usize| self.operations[**index].apply(state).is_some();
+        let tells = |index: &&usize| self.operations[**index].only_tells() && fits(index);
+        if let Some(index) = next.iter().find(tells) {
+            next = vec![*index];
+        }
         for index in next {
             let Some(after) = self.operations[index].apply(state) else { continue };
             order.push(index);
@@ -290,6 +302,42 @@ mod tests {
         assert!(history(&[(0, 1, Create(1), Refused)]).is_err());
         let between = [(0, 9, Create(1), Done), (0, 9, Delete, Done), (0, 9, Create(2), Done)];
         assert!(history(&between).is_ok());
+    }
+
+    #[test]
+    fn of_many_creators_one_succeeds() {
+        let creators = |outcome: fn(u64) -> Outcome, last: Option<u64>| {
+            let mut all: Vec<_> =
+                (0..64).map(|value| (0, 9 + value % 7, Create(value), outcome(value))).collect();
+            all.push((20, 21, Read, Saw(last)));
+            history(&all)
+        };
+        let one = |value| if value == 40 { Done } else { Refused };
+        assert!(creators(one, Some(40)).is_ok());
+        let one_or_more = |value| match value {
+            ..40 => Maybe,
+            40 => Done,
+            _ => Refused,
+        };
+        assert!(creators(one_or_more, Some(40)).is_ok());
+        let unknown = |value| if value < 40 { Maybe } else { Refused };
+        assert!(creators(unknown, Some(39)).is_ok());
+        assert!(creators(|_| Maybe, None).is_ok());
+
+        let two = |value: u64| if value.is_multiple_of(40) { Done } else { Refused };
+        let nobody = |_| Refused;
+        for (outcome, last) in [
+            (two as fn(u64) -> Outcome, Some(40)),
+            (one, Some(39)),
+            (one, None),
+            (one_or_more, Some(39)),
+            (unknown, Some(40)),
+            (unknown, None),
+            (nobody, None),
+        ] {
+            let error = creators(outcome, last).expect_err("it cannot have happened");
+            assert!(error.starts_with("no order explains"), "it was given up: {error}");
+        }
     }
 
     #[test]

@@ -42,6 +42,8 @@ pub(super) struct Load {
     /// When each client's operations succeeded.
     successes: Mutex<Vec<(usize, Duration)>>,
     pub(super) unavailable: AtomicU64,
+    /// Bursts of creators.
+    pub(super) bursts: AtomicU64,
 }
 
 impl Load {
@@ -60,6 +62,7 @@ impl Load {
             no_room: Mutex::default(),
             successes: Mutex::default(),
             unavailable: AtomicU64::new(0),
+            bursts: AtomicU64::new(0),
         }
     }
 
@@ -87,6 +90,15 @@ impl Load {
 
     pub(super) fn stop(&self) {
         self.stopped.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    /// A value that was never written before.
+    pub(super) fn new_value(&self) -> u64 {
+        self.values.fetch_add(1, Ordering::SeqCst)
     }
 
     /// What was asked of each key, lists included.
@@ -124,7 +136,7 @@ impl Load {
     pub(super) async fn run(self: Arc<Self>, client: usize, seed: u64) {
         let mut dice = Dice::new(seed ^ (client as u64 + 1) << 32);
         let mut seen: BTreeMap<String, (String, u64)> = BTreeMap::new();
-        while !self.stopped.load(Ordering::SeqCst) {
+        while !self.is_stopped() {
             if dice.roll(REQUESTS_PER_LIST) == 0 {
                 self.list(client, &mut dice).await;
             } else {
@@ -155,10 +167,25 @@ impl Load {
         dice: &mut Dice,
         seen: &mut BTreeMap<String, (String, u64)>,
     ) {
-        let value = self.values.fetch_add(1, Ordering::SeqCst);
         let known = seen.get(key).cloned();
-        let Asked { action, method, header, body } = workload::ask(dice, known.as_ref(), value);
+        let asked = workload::ask(dice, known.as_ref(), self.new_value());
         let api = &self.apis[usize::try_from(dice.roll(self.apis.len() as u64)).unwrap_or(0)];
+        if let Some(end) = self.ask(client, api, key, asked, seen).await {
+            self.succeeded(client, end);
+        }
+    }
+
+    /// Asks, and remembers what came of it. Gives when the answer came, if that says
+    /// anything for certain.
+    pub(super) async fn ask(
+        &self,
+        client: usize,
+        api: &str,
+        key: &str,
+        asked: Asked,
+        seen: &mut BTreeMap<String, (String, u64)>,
+    ) -> Option<Duration> {
+        let Asked { action, method, header, body } = asked;
         let headers: Vec<(&str, &str)> =
             header.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let start = self.started.elapsed();
@@ -175,18 +202,16 @@ impl Load {
             Ok(answer) => self.understand(key, action, &answer, seen),
             Err(_) => Some(Outcome::Maybe),
         };
-        match outcome {
-            None => self.was_unavailable(),
-            Some(outcome) => {
-                match outcome {
-                    Outcome::Maybe => self.was_unavailable(),
-                    _ => self.succeeded(client, end),
-                }
-                let operation = Operation { client, start, end, action, outcome };
-                let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
-                all.entry(key.to_owned()).or_default().push(operation);
-            }
+        if let Some(outcome) = outcome {
+            let operation = Operation { client, start, end, action, outcome };
+            let mut all = self.histories.lock().unwrap_or_else(PoisonError::into_inner);
+            all.entry(key.to_owned()).or_default().push(operation);
         }
+        let is_certain = outcome.is_some_and(|outcome| outcome != Outcome::Maybe);
+        if !is_certain {
+            self.was_unavailable();
+        }
+        is_certain.then_some(end)
     }
 
     pub(super) fn was_unavailable(&self) {

@@ -9,7 +9,8 @@ pub enum Kind {
     Pause,
     /// SIGTERM of a data server, and a start.
     Restart,
-    /// No byte to or from a data server.
+    /// Nobody reaches a data server, nor does it reach the broker. What it asks of
+    /// other data servers over HTTP still gets there.
     Isolate,
     /// No byte between a data server and the broker.
     CutBroker,

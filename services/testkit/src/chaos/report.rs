@@ -10,7 +10,7 @@ use super::faults::{Faults, Over};
 use super::kind::Kind;
 use super::verdict::{self, Wrong};
 use super::whole::Found;
-use super::{HEALING, waits};
+use super::{HEALING, bursts, waits};
 use crate::history::{self, Outcome};
 
 /// For how long an api may believe, after a disk has room again, that it has none.
@@ -19,7 +19,8 @@ const OLD_NEWS: Duration = Duration::from_secs(5);
 /// What came of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// Keys that were used.
+    /// Keys that were used; those of bursts do not count, nor do the operations on
+    /// them.
     pub keys: usize,
     /// Operations that were answered.
     pub answered: usize,
@@ -28,10 +29,14 @@ pub struct Report {
     pub listed: usize,
     /// Writes that may or may not have happened.
     pub uncertain: usize,
-    /// Operations that were refused or not answered.
+    /// Operations that were refused or not answered, those of bursts too.
     pub unavailable: u64,
     /// Of those, writes for which there was no room.
     pub no_room: usize,
+    /// How often many clients created one name at the same time.
+    pub bursts: u64,
+    /// How often one of them was told that it did.
+    pub won: usize,
     /// What there was of each kind of fault.
     pub faults: BTreeMap<Kind, Seen>,
     /// Faults that could not be made here, and why.
@@ -93,15 +98,20 @@ impl Report {
         violations.extend(no_room.iter().filter(|one| !is_full(&over, **one)).map(
             |(start, end)| format!("{start:.1?} to {end:.1?}: no room, and no disk was full"),
         ));
-        let operations = || histories.values().flatten();
+        let of_bursts = || histories.iter().filter(|(key, _)| bursts::is_of_one(key));
+        let won = of_bursts().filter(|(_, operations)| bursts::has_winner(operations)).count();
+        let others = || histories.iter().filter(|(key, _)| !bursts::is_of_one(key));
+        let operations = || others().flat_map(|(_, operations)| operations);
         let uncertain = operations().filter(|one| one.outcome == Outcome::Maybe).count();
         Self {
-            keys: histories.len(),
+            keys: others().count(),
             answered: operations().count() - uncertain,
             listed: load.listed_count(),
             uncertain,
             unavailable: load.unavailable.load(Ordering::SeqCst),
             no_room: no_room.len(),
+            bursts: load.bursts.load(Ordering::SeqCst),
+            won,
             faults: waits::longest(&load.successes(), &over),
             left_out,
             found: whole.ok().map(|found| (found, took)),
@@ -142,6 +152,13 @@ impl fmt::Display for Report {
             f,
             "{uncertain} writes are uncertain, {unavailable} operations were not possible, \
              {no_room} of them for want of room"
+        )?;
+        writeln!(
+            f,
+            "{} bursts of {} creators of one name, {} with a winner",
+            self.bursts,
+            bursts::CREATORS,
+            self.won
         )?;
         writeln!(
             f,

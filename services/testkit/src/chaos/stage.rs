@@ -43,7 +43,8 @@ pub(super) struct Site {
 }
 
 impl Site {
-    /// Cuts every link, or mends it.
+    /// Cuts the way to it and its way to the broker, or mends them. Its own requests
+    /// to other data servers pass: their links do not know who asks.
     pub(super) fn set_cut(&self, cut: bool) {
         self.link.set_cut(cut);
         self.to_broker.set_cut(cut);

@@ -7,8 +7,5 @@ use holdfast_testkit::elastic::{Plan, run};
 async fn data_servers_come_and_go_and_nothing_is_lost() {
     let report = run(Plan { objects: 200, object_bytes: 4_096 }).await;
     eprintln!("{report}");
-    assert!(report.lost.is_empty(), "{report}");
-    assert_eq!(report.failed, 0, "{report}");
-    // The load's own objects, which are small, move as well.
-    assert!(report.growing < 1.3 && report.shrinking < 1.3, "{report}");
+    assert_eq!(report.violations(), Vec::<String>::new(), "{report}");
 }

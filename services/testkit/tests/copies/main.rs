@@ -10,4 +10,5 @@ mod chaos;
 mod elastic;
 mod full;
 mod replication;
+mod stalled;
 mod two;

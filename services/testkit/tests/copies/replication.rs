@@ -239,13 +239,30 @@ async fn with_too_many_silent_nothing_is_said_that_is_not_certain() {
     cluster.check_logs(&away());
 }
 
+/// The place of the data server in the middle of an answer, while only one read is
+/// under way. Others answer something now and then, and are soon done.
+async fn who_serves(cluster: &ProcessCluster) -> usize {
+    wait::until("one data server is in the middle of an answer", async || {
+        let mut busy = Vec::new();
+        for (place, server) in cluster.data_servers.iter().enumerate() {
+            if server.metric("holdfast_http_requests_in_flight", &[]).await > 0.0 {
+                busy.push(place);
+            }
+        }
+        <[usize; 1]>::try_from(busy).ok().map(|[place]| place)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_read_goes_on_at_another_replica_when_one_dies_in_the_middle() {
     let mut guard = CLUSTER.lock(three_copies()).await;
     let cluster = guard.as_mut().expect("started");
     let body: Vec<u8> = (0..48 << 20).map(|index: u32| (index % 251) as u8).collect();
     assert_eq!(put(cluster.api(0), "/objects/long", &body).await, 200);
-    for victim in 0..2 {
+    let continued = "holdfast_reads_continued_total";
+    for round in 1..=2 {
+        let before = cluster.apis[0].metric(continued, &["\"ok\""]).await;
         let mut reading = Connection::open(cluster.api(0)).await.expect("it listens");
         reading.send_head("GET", "/objects/long", &[]).await.expect("sent");
         assert_eq!(reading.head().await.expect("an answer").status, 200);
@@ -254,6 +271,7 @@ async fn a_read_goes_on_at_another_replica_when_one_dies_in_the_middle() {
         while read < got.len() {
             read += reading.read(&mut got[read..]).await.expect("bytes");
         }
+        let victim = who_serves(cluster).await;
         cluster.data_servers[victim].kill().await;
         got.resize(body.len(), 0);
         while read < got.len() {
@@ -262,6 +280,8 @@ async fn a_read_goes_on_at_another_replica_when_one_dies_in_the_middle() {
             read += more;
         }
         assert!(got == body, "other bytes came");
+        let after = cluster.apis[0].metric(continued, &["\"ok\""]).await;
+        assert!(after > before, "round {round}: the read did not depend on who died");
         cluster.data_servers[victim].restart().await;
         cluster.ready().await;
     }
