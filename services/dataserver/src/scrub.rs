@@ -205,8 +205,10 @@ impl Scrub {
         }
         let (bytes, result) = self.read_all(walked).await;
         self.parts.metrics.scrubbed_bytes.inc_by(bytes);
+        // A disk that fails for a while must not be asked for everything meanwhile.
+        let charged = if result.is_ok() { bytes } else { bytes.max(walked.stat.size_bytes) };
         self.count(&walked.name, result);
-        bytes
+        charged
     }
 
     /// Takes note of how a read ended, and has damage mended.

@@ -160,8 +160,8 @@ impl Compaction {
         let survey = self.ask(|answer| Job::Survey { stuck, room, answer }).await?;
         let Survey { victim: Some(victim), pressure } = survey else { return Ok(false) };
         match self.compact(victim, pressure).await {
-            // The others can be read.
-            Err(error @ StoreError::Io { .. }) => {
+            // The others can be read. What says nothing of this one is tried again.
+            Err(error) if is_of_the_file(&error) => {
                 tracing::warn!(
                     %error,
                     segment = victim,
@@ -367,10 +367,20 @@ impl Compaction {
     }
 }
 
+/// Whether it is this very file that cannot be read or removed.
+fn is_of_the_file(error: &StoreError) -> bool {
+    use std::io::ErrorKind;
+    let is_known = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied);
+    error.is_of_the_medium()
+        || matches!(error, StoreError::Io { source, .. } if is_known(source.kind()))
+}
+
 fn remove_segment(shared: &Shared, number: u64) -> Result<(), StoreError> {
     let Some((id, file)) = shared.segments.open(number)? else { return Ok(()) };
     shared.segments.remove(number);
-    if let Err(error) = shared.disk.remove(&shared.segments.path(id)) {
+    if let Err(error) = shared.disk.remove(&shared.segments.path(id))
+        && !matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+    {
         // As long as it is there, forgets of what is in it are needed.
         shared.segments.add(id, file);
         return Err(error);

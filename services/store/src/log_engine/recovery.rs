@@ -2,6 +2,7 @@
 //! rest, and what an interrupted run left behind is put in order.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -12,6 +13,7 @@ use super::index::{FjallIndexEngine, Index, IndexEngine, IndexError, Position, S
 use super::ledger::{Draft, Ledger};
 use super::options::LogStoreOptions;
 use super::replay::{Progress, Replay, Replayed, TornTail};
+use super::scan::SECTOR_BYTES;
 use super::segment::SegmentId;
 use super::shared::REBUILD_MARKER;
 use crate::StoreError;
@@ -172,8 +174,9 @@ fn replay(
     segments: &BTreeMap<u64, SegmentId>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Tried, StoreError> {
-    let replayed = Replay { disk, index: &mut index, segments, missing: Vec::new(), progress }
-        .run(&mut ledger);
+    let replayed =
+        Replay { disk, index: &mut index, segments, missing: Vec::new(), mends: false, progress }
+            .run(&mut ledger);
     match replayed {
         Ok(replayed) => {
             let missing = missing_segments(&ledger, segments);
@@ -201,7 +204,7 @@ fn rebuild(
     engine.remove(&directory)?;
     let mut index = engine.build(&directory)?;
     let mut ledger = Ledger::default();
-    let mut replay = Replay { disk, index: &mut *index, segments, missing, progress };
+    let mut replay = Replay { disk, index: &mut *index, segments, missing, mends: false, progress };
     let replayed = replay.run(&mut ledger)?;
     Ok((index.finish()?, ledger, replayed))
 }
@@ -274,7 +277,7 @@ pub(super) fn missing_segments(ledger: &Ledger, segments: &BTreeMap<u64, Segment
 /// written, and a sync alone would do nothing: so the end of the log is written once
 /// more, with what it holds. That can only be the last batch, in the last segment,
 /// and what the index covers was synced before.
-fn sync_log(
+pub(super) fn sync_log(
     disk: &Disk,
     segments: &BTreeMap<u64, SegmentId>,
     covered: Position,
@@ -292,25 +295,34 @@ fn sync_log(
 fn write_again(disk: &Disk, file: &dyn File, path: &Path, start: u64) -> Result<(), StoreError> {
     let from = disk.open(path)?;
     let length = from.len().map_err(io_error("look at the length of", path))?;
-    let mut piece = vec![0; PIECE_BYTES];
-    let mut at = start;
-    while at < length {
-        let wanted = usize::try_from(length - at).unwrap_or(PIECE_BYTES).min(PIECE_BYTES);
-        let piece = piece.get_mut(..wanted).unwrap_or_default();
-        // What cannot be read is on the disk alone, and stays as it is.
-        if from.read_at(piece, at).is_ok_and(|read| read == wanted) {
-            match disk.write(file, path, piece, at) {
-                // A file system that writes nothing in place: what is there stays.
-                Err(error @ StoreError::NoSpace { .. }) => {
-                    tracing::warn!(%error, "the end of the log was not written again");
-                    return Ok(());
-                }
-                written => written?,
+    let mut buffer = vec![0; PIECE_BYTES];
+    let mut again = |range: Range<u64>| {
+        let wanted = usize::try_from(range.end - range.start).unwrap_or(PIECE_BYTES);
+        let piece = buffer.get_mut(..wanted).unwrap_or_default();
+        if !from.read_at(piece, range.start).is_ok_and(|read| read == wanted) {
+            return Ok(false);
+        }
+        disk.write(file, path, piece, range.start).map(|()| true)
+    };
+    for piece in pieces(start..length, PIECE_BYTES as u64) {
+        if !again(piece.clone())? {
+            // What cannot be read is on the disk alone, and stays as it is.
+            for sector in pieces(piece, SECTOR_BYTES as u64) {
+                again(sector)?;
             }
         }
-        at += wanted as u64;
     }
     Ok(())
+}
+
+/// Parts of a range that end where the disk's own parts of this size do.
+fn pieces(range: Range<u64>, size: u64) -> impl Iterator<Item = Range<u64>> {
+    let mut at = range.start;
+    std::iter::from_fn(move || {
+        let start = at;
+        at = (start + size - start % size).min(range.end);
+        (start < range.end).then_some(start..at)
+    })
 }
 
 /// Cuts off what an interrupted batch left.

@@ -71,6 +71,9 @@ pub(super) struct Replay<'a> {
     pub(super) segments: &'a BTreeMap<u64, SegmentId>,
     /// Segments that an index pointed to and that are not there.
     pub(super) missing: Vec<u64>,
+    /// Whether what the disk does not give is mended afterwards: then it is damage,
+    /// wherever it is.
+    pub(super) mends: bool,
     pub(super) progress: &'a mut dyn FnMut(Progress),
 }
 
@@ -144,10 +147,8 @@ impl Replay<'_> {
                 Item::Record(found) => (found.offset, found.end()),
                 Item::Unreadable(range) => (range.start, range.end),
             };
-            if item.is_damaged() && !self.is_synced(reading, at)? {
-                if let Some(source) = scan.take_io_error() {
-                    return Err(self.refused(reading, source));
-                }
+            let refused = if item.is_damaged() { scan.take_io_error() } else { None };
+            if item.is_damaged() && !self.is_synced(reading, at, refused)? {
                 let (segment, bytes) = (reading.id.number, reading.length - at);
                 replayed.torn = Some(TornTail { segment, offset: at, bytes });
                 break;
@@ -172,18 +173,30 @@ impl Replay<'_> {
     }
 
     /// Whether what lies at `offset` had been synced when the log ended: a later
-    /// segment is there, or a later batch, each of which was begun after that.
-    fn is_synced(&self, reading: &Reading, offset: u64) -> Result<bool, StoreError> {
+    /// segment is there, or a later batch, each of which was begun after that. What the
+    /// disk `refused` to give there is no interrupted write: nothing may be dropped.
+    fn is_synced(
+        &self,
+        reading: &Reading,
+        offset: u64,
+        refused: Option<io::Error>,
+    ) -> Result<bool, StoreError> {
         if !reading.is_last {
             return Ok(true);
         }
-        let synced = is_synced(&*reading.file, reading.id.salt, offset..reading.length);
-        synced.map_err(|source| self.refused(reading, source))
-    }
-
-    /// What the disk refuses to give is no interrupted write: nothing may be dropped.
-    fn refused(&self, reading: &Reading, source: io::Error) -> StoreError {
-        StoreError::Io { action: "read", path: self.disk.path(reading.id.path()), source }
+        let source = match is_synced(&*reading.file, reading.id.salt, offset..reading.length) {
+            Ok(true) => return Ok(true),
+            Ok(false) => refused,
+            Err(source) => Some(source),
+        };
+        match source {
+            None => Ok(false),
+            Some(_) if self.mends => Ok(true),
+            Some(source) => {
+                let path = self.disk.path(reading.id.path());
+                Err(StoreError::Io { action: "read", path, source })
+            }
+        }
     }
 
     fn apply(&mut self, ledger: &mut Ledger, draft: Draft) -> Result<(), StoreError> {

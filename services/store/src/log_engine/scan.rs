@@ -13,7 +13,7 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// Unit of a disk that fails to read: what else was asked for is read all the
 /// same.
-const SECTOR_BYTES: usize = 4096;
+pub(super) const SECTOR_BYTES: usize = 4096;
 
 /// What lies at a place of a segment.
 #[derive(Debug, Clone, PartialEq, Eq)]

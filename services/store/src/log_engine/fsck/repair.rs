@@ -18,6 +18,7 @@ use crate::disk::Disk;
 use crate::log_engine::index::{Content, DoubtfulRegion, Entry, Index, IndexError};
 use crate::log_engine::ledger::{Draft as Books, Ledger};
 use crate::log_engine::record::{Draft, RecordKind, encode_file, encode_metadata};
+use crate::log_engine::recovery::sync_log;
 use crate::log_engine::recovery::{INDEX_DIRECTORY, recover, settle_tail};
 use crate::log_engine::replay::Replay;
 use crate::log_engine::segment::SegmentId;
@@ -78,11 +79,13 @@ fn bring_up_to_date(
     on: &mut OnEvent<'_>,
 ) -> Result<Option<Opened>, StoreError> {
     let Some((mut index, mut ledger)) = volume.open_index(listed, on)? else { return Ok(None) };
+    sync_log(&volume.disk, &listed.segments, ledger.checkpoint.covered)?;
     let replayed = Replay {
         disk: &volume.disk,
         index: &mut index,
         segments: &listed.segments,
         missing: Vec::new(),
+        mends: true,
         progress: &mut |_| {},
     }
     .run(&mut ledger);

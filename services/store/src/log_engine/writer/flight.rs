@@ -225,6 +225,7 @@ impl Writer {
             }
             sent.replies.fail(error);
         }
+        self.removed.clear();
         self.fail_open(error);
         // The next batch begins a segment of its own.
         self.active = None;
@@ -240,6 +241,8 @@ impl Writer {
             self.remove_files(&open.kept_files);
         }
         open.replies.fail(error);
+        // What it says of segments may not have been written.
+        self.removed.clear();
     }
 
     /// Nothing of their batch was written. A file that stays is found by the
