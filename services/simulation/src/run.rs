@@ -215,9 +215,6 @@ impl Life<'_> {
         }
         faults.heal(cluster).await;
         cluster.world.trace.add("healed");
-        if let Some(replicas) = self.plan.changes.last() {
-            violations.extend(self.settled(cluster, faults, *replicas).await.err());
-        }
     }
 
     /// Faults for the duration of the plan.
