@@ -1,6 +1,8 @@
 //! Data servers come and go under load: each new one gets its share, each drained
 //! one hands its share over, and nothing is lost.
 
+#![allow(clippy::print_stderr, reason = "why a request failed is worth knowing")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -330,8 +332,11 @@ impl Load {
                     let text = round.to_string();
                     let put = client::put(&api, &path, text.as_bytes()).await;
                     let got = client::get(&api, &path).await;
-                    let fine = put.is_ok_and(|answer| answer.status == 200)
-                        && got.is_ok_and(|answer| answer.text() == text);
+                    let fine = put.as_ref().is_ok_and(|answer| answer.status == 200)
+                        && got.as_ref().is_ok_and(|answer| answer.text() == text);
+                    if !fine {
+                        eprintln!("round {round} of {path}: {put:?}, then {got:?}");
+                    }
                     requests.fetch_add(2, Ordering::SeqCst);
                     failed.fetch_add(u64::from(!fine), Ordering::SeqCst);
                     round += 1;

@@ -5,6 +5,7 @@ use holdfast_testkit::elastic::{Plan, run};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn data_servers_come_and_go_and_nothing_is_lost() {
+    let _alone = crate::BUSY.lock().await;
     let report = run(Plan { objects: 200, object_bytes: 4_096 }).await;
     eprintln!("{report}");
     assert_eq!(report.violations(), Vec::<String>::new(), "{report}");

@@ -12,3 +12,7 @@ mod full;
 mod replication;
 mod stalled;
 mod two;
+
+/// Of those that keep the machine busy, or must not be kept waiting by it, one runs at
+/// a time.
+static BUSY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());

@@ -78,6 +78,7 @@ async fn load(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_stalled_owner_is_replaced_and_fails_no_request() {
+    let _alone = crate::BUSY.lock().await;
     // Of two copies a write waits for both, so that one stalled owner keeps it.
     let env = vec![("REPLICAS", "2".to_owned())];
     let options = Options { data_servers: 4, env, ..Options::default() };
