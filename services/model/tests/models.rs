@@ -90,9 +90,3 @@ fn tombstones_are_collected() {
     holds(catalogue::collecting());
     holds(catalogue::collecting_late());
 }
-
-#[test]
-#[ignore = "takes ten minutes; README names the command"]
-fn larger_models() {
-    catalogue::deep().into_iter().for_each(holds);
-}

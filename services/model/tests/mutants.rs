@@ -21,13 +21,7 @@ fn broken_rules_are_noticed() {
     are_noticed(catalogue::mutants());
 }
 
-#[test]
-#[ignore = "larger models; README names the command"]
-fn broken_rules_are_noticed_by_larger_models() {
-    are_noticed(catalogue::deep_mutants());
-}
-
-/// Every fault that a model can plant is in one of the two tests that always run:
+/// Every fault that a model can plant is in one of the two tests of this file:
 /// it is noticed, or another rule makes it good.
 #[test]
 fn no_fault_is_forgotten() {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use holdfast_runtime::Runtime;
+use holdfast_testkit::client::copies_of_newest;
 use holdfast_testkit::history::{Action, MAX_OPERATIONS, Operation, Outcome};
 use holdfast_testkit::lists::{Lists, Page};
 use holdfast_testkit::workload::{Asked, Dice, Seen, ask, request, understand, value_of};
@@ -356,9 +357,7 @@ impl Load {
             return Ok(());
         }
         let listed: serde_json::Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let replicas = listed.as_array().cloned().unwrap_or_default();
-        let newest = replicas.first().and_then(|replica| replica.get("version"));
-        let equal = replicas.iter().filter(|replica| replica.get("version") == newest).count();
+        let equal = copies_of_newest(&listed);
         if equal >= copies {
             return Ok(());
         }

@@ -144,6 +144,11 @@ impl StoreError {
         matches!(self, Self::Corrupt { .. }) || self.is_of_the_medium()
     }
 
+    /// Whether there is no such file.
+    pub(crate) fn is_no_such_file(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
     /// Whether the disk does not give the bytes.
     pub(crate) fn is_of_the_medium(&self) -> bool {
         let is_known = |source: &io::Error| {

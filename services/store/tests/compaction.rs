@@ -15,7 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::log::{Opener, read, stat};
 use common::power::{Call, Fault, Matching, PowerDisk};
-use common::{TempDir, name, payload, stamp};
+use common::{TempDir, eventually, name, payload, stamp};
 use futures_util::future::{BoxFuture, join_all};
 use holdfast_runtime::{Clock, FileSystem, OpenMode, Runtime};
 use holdfast_store::log_engine::index::MemoryIndexEngine;
@@ -139,6 +139,14 @@ async fn a_forget_whose_payload_is_damaged_is_kept() {
     assert_eq!(stat(&store, "forgotten").await.unwrap(), None);
 }
 
+/// Also when the index is built anew.
+async fn assert_stays_forgotten(root: &Path) -> LogStore {
+    lose_index(root);
+    let store = open(root).await;
+    assert_eq!(stat(&store, "forgotten").await.unwrap(), None);
+    store
+}
+
 #[tokio::test]
 async fn a_segment_with_a_forget_that_cannot_be_read_is_kept_until_it_is_mended() {
     let (directory, segment) = volume_with_a_forget().await;
@@ -162,9 +170,7 @@ async fn a_segment_with_a_forget_that_cannot_be_read_is_kept_until_it_is_mended(
     store.compact().await.unwrap();
     store.close().await;
     assert!(!segment.exists());
-    lose_index(directory.path());
-    let store = open(directory.path()).await;
-    assert_eq!(stat(&store, "forgotten").await.unwrap(), None);
+    assert_stays_forgotten(directory.path()).await;
 }
 
 #[tokio::test]
@@ -175,9 +181,7 @@ async fn damage_in_garbage_keeps_no_segment() {
     compact_all(&store).await;
     store.close().await;
     assert!(!segment.exists());
-    lose_index(directory.path());
-    let store = open(directory.path()).await;
-    assert_eq!(stat(&store, "forgotten").await.unwrap(), None);
+    let store = assert_stays_forgotten(directory.path()).await;
     assert_not_back(&store).await;
 }
 
@@ -196,9 +200,7 @@ async fn the_oldest_segment_needs_no_forget() {
     store.compact().await.unwrap();
     store.close().await;
     assert!(!segment.exists());
-    lose_index(directory.path());
-    let store = open(directory.path()).await;
-    assert_eq!(stat(&store, "forgotten").await.unwrap(), None);
+    assert_stays_forgotten(directory.path()).await;
 }
 
 fn in_memory(disk: &PowerDisk, index: &MemoryIndexEngine) -> Opener {
@@ -281,15 +283,6 @@ impl Clock for Ahead {
     }
 }
 
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let runtime = Runtime::real();
-    let deadline = runtime.now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(runtime.now() < deadline, "waited in vain until {what}");
-        runtime.sleep(Duration::from_millis(20)).await;
-    }
-}
-
 #[tokio::test]
 async fn a_segment_whose_damage_was_mended_goes_after_a_while() {
     let directory = TempDir::new();
@@ -306,13 +299,13 @@ async fn a_segment_whose_damage_was_mended_goes_after_a_while() {
     let store = LogStore::open(runtime, directory.path().to_owned(), options()).await.unwrap();
     empty(&store, "garbage").await;
     empty(&store, "more").await;
-    until("the sound one is gone", || !before[1].exists()).await;
+    eventually("the sound one is gone", || !before[1].exists()).await;
     // By then it met the other one too, which is as empty.
     Runtime::real().sleep(Duration::from_secs(1)).await;
     assert!(before[0].exists());
     put(&store, "damaged", 1, payload(900)).await;
     clock.0.store(11 * 60, Ordering::SeqCst);
-    until("the mended one is gone", || !before[0].exists()).await;
+    eventually("the mended one is gone", || !before[0].exists()).await;
     assert_eq!(read(&store, "damaged").await.unwrap(), payload(900));
 }
 
@@ -425,6 +418,6 @@ async fn payload_files_go_while_a_segment_is_read() {
     }
     let files = || fs::read_dir(directory.join("large/0000000000000000")).unwrap().count();
     assert!(files() >= 10, "the segment is read by now");
-    until("only the newest is left", || files() == 1).await;
+    eventually("only the newest is left", || files() == 1).await;
     assert!(victim.exists(), "it takes much longer");
 }

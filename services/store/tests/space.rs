@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use common::index::Numbers;
-use common::{TempDir, name, stamp};
+use common::{TempDir, eventually, name, stamp};
 use futures_util::TryStreamExt;
 use futures_util::future::{join, join_all};
 use holdfast_runtime::Runtime;
@@ -96,16 +96,6 @@ async fn put(store: &LogStore, key: u64, clock: u64, length: u64) {
     store.put(name(&key.to_string()), stamp(clock), payload).await.unwrap();
 }
 
-/// Polls, without a busy loop, for what compaction does in its own time.
-async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let runtime = Runtime::real();
-    let deadline = runtime.now() + Duration::from_secs(20);
-    while !is_so() {
-        assert!(runtime.now() < deadline, "waited in vain until {what}");
-        runtime.sleep(Duration::from_millis(20)).await;
-    }
-}
-
 /// The length of an object, which does not change from version to version: one
 /// in five is large for the log.
 fn length(key: u64) -> u64 {
@@ -181,7 +171,7 @@ async fn overwriting_for_ever_takes_bounded_room() {
     }
     let deletes = (0..KEYS).map(|key| store.delete(name(&key.to_string()), stamp(u64::MAX / 2)));
     join_all(deletes).await.into_iter().for_each(|deleted| drop(deleted.unwrap()));
-    until("the log has shrunk", || segments(directory.path()) <= 2).await;
+    eventually("the log has shrunk", || segments(directory.path()) <= 2).await;
     assert!(disk_bytes(&directory.join("log")) < 3 * SEGMENT_BYTES);
 }
 
@@ -231,13 +221,14 @@ async fn segments_of_many_short_runs_are_put_together() {
         store.close().await;
     }
     let store = open(directory.path()).await;
-    until("few segments are left", || segments(directory.path()) <= 9).await;
-    until("41 payload files are left", || payload_files(directory.path()) == 41).await;
+    eventually("few segments are left", || segments(directory.path()) <= 9).await;
+    eventually("41 payload files are left", || payload_files(directory.path()) == 41).await;
     let names: Vec<_> = (1..=40).map(|clock| name(&(1_000 + clock).to_string())).collect();
     let deletes = names.into_iter().map(|name| store.delete(name, stamp(99)));
     join_all(deletes).await.into_iter().for_each(|deleted| drop(deleted.unwrap()));
     // One is in use.
-    until("empty directories are gone", || payload_directories(directory.path()).len() == 1).await;
+    eventually("empty directories are gone", || payload_directories(directory.path()).len() == 1)
+        .await;
     assert_eq!(payload_files(directory.path()), 1);
     assert!(read(&store, 2_000).await.unwrap().1 == content(2_000, 40, 200 * KIB));
     for key in 0..3 {
@@ -262,7 +253,7 @@ async fn a_segment_that_a_crash_left_without_a_record_is_removed() {
     fs::remove_dir_all(directory.path().join("index")).unwrap();
     let store = open(directory.path()).await;
     put(&store, 3, 1, 100).await;
-    until("the empty segment is gone", || segments(directory.path()) == 2).await;
+    eventually("the empty segment is gone", || segments(directory.path()) == 2).await;
     for key in [1, 3] {
         assert!(read(&store, key).await.unwrap() == (1, content(key, 1, 100)));
     }
@@ -275,7 +266,7 @@ async fn overwritten_payload_files_are_removed() {
     for clock in 1..=30 {
         join_all((0..8).map(|key| put(&store, key, clock, 300 * KIB))).await;
     }
-    until("a file for each object is left", || payload_files(directory.path()) == 8).await;
+    eventually("a file for each object is left", || payload_files(directory.path()) == 8).await;
     for key in 0..8 {
         assert!(read(&store, key).await.unwrap() == (30, content(key, 30, 300 * KIB)));
     }
@@ -283,7 +274,7 @@ async fn overwritten_payload_files_are_removed() {
     let store = open(directory.path()).await;
     join_all((0..8).map(|key| put(&store, key, 31, 300 * KIB))).await;
     // The earlier run's directory goes with the last of its files.
-    until("one directory is left", || payload_directories(directory.path()).len() == 1).await;
+    eventually("one directory is left", || payload_directories(directory.path()).len() == 1).await;
     assert_eq!(payload_files(directory.path()), 8);
 }
 

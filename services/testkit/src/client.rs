@@ -244,3 +244,13 @@ async fn limited<T>(work: impl Future<Output = io::Result<T>>) -> io::Result<T> 
 fn broken(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+/// How many copies of the newest version are in an answer of
+/// `GET /locate/<name>?replicas`, which lists the newest first.
+#[must_use]
+pub fn copies_of_newest(listed: &serde_json::Value) -> usize {
+    let replicas = listed.as_array().map(Vec::as_slice).unwrap_or_default();
+    let version = |replica: &serde_json::Value| replica.get("version").cloned();
+    let newest = replicas.first().map(version);
+    replicas.iter().filter(|replica| Some(version(replica)) == newest).count()
+}

@@ -17,6 +17,7 @@
 mod payloads;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -369,17 +370,17 @@ impl Compaction {
 
 /// Whether it is this very file that cannot be read or removed.
 fn is_of_the_file(error: &StoreError) -> bool {
-    use std::io::ErrorKind;
-    let is_known = |kind| matches!(kind, ErrorKind::NotFound | ErrorKind::PermissionDenied);
+    let is_denied = |source: &io::Error| source.kind() == io::ErrorKind::PermissionDenied;
     error.is_of_the_medium()
-        || matches!(error, StoreError::Io { source, .. } if is_known(source.kind()))
+        || error.is_no_such_file()
+        || matches!(error, StoreError::Io { source, .. } if is_denied(source))
 }
 
 fn remove_segment(shared: &Shared, number: u64) -> Result<(), StoreError> {
     let Some((id, file)) = shared.segments.open(number)? else { return Ok(()) };
     shared.segments.remove(number);
     if let Err(error) = shared.disk.remove(&shared.segments.path(id))
-        && !matches!(&error, StoreError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+        && !error.is_no_such_file()
     {
         // As long as it is there, forgets of what is in it are needed.
         shared.segments.add(id, file);

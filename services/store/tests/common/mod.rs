@@ -141,6 +141,16 @@ pub async fn until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
+/// The same, without a busy loop: what is waited for takes its own time.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let runtime = Runtime::real();
+    let deadline = runtime.now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(runtime.now() < deadline, "waited in vain until {what}");
+        runtime.sleep(Duration::from_millis(20)).await;
+    }
+}
+
 /// Copies what is in a directory.
 pub fn copy_all(from: &Path, to: &Path) {
     for found in fs::read_dir(from).unwrap() {

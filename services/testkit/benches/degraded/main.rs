@@ -22,6 +22,9 @@
     reason = "it starts real processes, measures real time and prints a table"
 )]
 
+#[path = "../common/rounds.rs"]
+mod rounds;
+
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -38,11 +41,7 @@ const GOALS: [(&str, f64); 4] =
     [("GET p50", 1.2), ("GET p99", 2.0), ("PUT p50", 1.2), ("PUT p99", 2.0)];
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`.
-    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let met = runtime.expect("threads to run on").block_on(measure(rounds));
-    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    rounds::run(ROUNDS, measure)
 }
 
 async fn measure(rounds: usize) -> bool {

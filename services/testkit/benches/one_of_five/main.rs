@@ -28,11 +28,13 @@
 
 #[path = "../common/load.rs"]
 mod load;
+#[path = "../common/rounds.rs"]
+mod rounds;
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use holdfast_testkit::client::Connection;
+use holdfast_testkit::client::{self, Connection};
 use holdfast_testkit::cluster::{Options, ProcessCluster, member};
 use holdfast_testkit::wait;
 
@@ -54,11 +56,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const GOAL: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
-    // cargo adds `--bench`.
-    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let met = runtime.expect("threads to run on").block_on(measure(rounds));
-    if met { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    rounds::run(ROUNDS, measure)
 }
 
 async fn measure(rounds: usize) -> bool {
@@ -129,13 +127,7 @@ async fn has_all_copies(cluster: &ProcessCluster) {
         let path = format!("/locate/name-{name}?replicas");
         loop {
             let found = api.request("GET", &path, &[], b"").await.expect("an answer");
-            let replicas = found.json().as_array().cloned().unwrap_or_default();
-            let newest = replicas.first().map(|replica| replica["version"].clone());
-            let is_newest = |replica: &&_| {
-                let replica: &serde_json::Value = replica;
-                Some(&replica["version"]) == newest.as_ref()
-            };
-            if replicas.iter().filter(is_newest).count() >= COPIES {
+            if client::copies_of_newest(&found.json()) >= COPIES {
                 break;
             }
             assert!(Instant::now() < deadline, "{path}: {}", found.text());

@@ -22,8 +22,11 @@
 
 #[path = "../common/load.rs"]
 mod load;
+#[path = "../common/rounds.rs"]
+mod rounds;
 
 use std::collections::BTreeSet;
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use holdfast_testkit::cluster::{Options, ProcessCluster};
@@ -35,11 +38,13 @@ const ROUNDS: usize = 3;
 /// How long the two are away.
 const AWAY: Duration = Duration::from_secs(30);
 
-fn main() {
-    // cargo adds `--bench`.
-    let rounds = std::env::args().find_map(|argument| argument.parse().ok()).unwrap_or(ROUNDS);
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.expect("threads to run on").block_on(measure(rounds));
+fn main() -> ExitCode {
+    // It has no goals: the set of names that are refused is what is measured.
+    let measure = async |rounds| {
+        measure(rounds).await;
+        true
+    };
+    rounds::run(ROUNDS, measure)
 }
 
 async fn measure(rounds: usize) {

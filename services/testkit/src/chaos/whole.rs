@@ -92,10 +92,7 @@ impl Load {
             404 => return Ok(false),
             status => return Err(format!("{key} is not found: {status} {}", answer.text())),
         }
-        let replicas = answer.json().as_array().cloned().unwrap_or_default();
-        let newest = replicas.first().map(|replica| replica["version"].clone());
-        let equal = replicas.iter().filter(|replica| Some(&replica["version"]) == newest.as_ref());
-        match equal.count() {
+        match client::copies_of_newest(&answer.json()) {
             count if count >= self.copies() => Ok(true),
             count => {
                 Err(format!("{key} has {count} of {} copies: {}", self.copies(), answer.text()))

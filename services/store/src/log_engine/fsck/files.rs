@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::entries::visit_entries;
 use super::finding::{Finding, FindingKind};
-use super::walk::is_gone;
 use super::{Event, OnEvent};
 use crate::StoreError;
 use crate::disk::Disk;
@@ -70,7 +69,7 @@ impl<'a> Files<'a> {
                 let path = self.large.path(file);
                 let checked = match ObjectFile::open(&self.disk, path.clone(), SCAN_TAIL_BYTES) {
                     Ok(file) => self.check_payload(&file),
-                    Err(error) if is_gone(&error) => Ok(()),
+                    Err(error) if error.is_no_such_file() => Ok(()),
                     // Only the index tells whether it is needed.
                     Err(error) => {
                         let finding = Finding::new(FindingKind::UnfinishedFile, path);
@@ -88,7 +87,7 @@ impl<'a> Files<'a> {
 
     fn list(&self, directory: u64) -> Result<Vec<FileId>, StoreError> {
         match self.large.list(directory) {
-            Err(error) if is_gone(&error) => Ok(Vec::new()),
+            Err(error) if error.is_no_such_file() => Ok(Vec::new()),
             listed => listed,
         }
     }

@@ -2,7 +2,6 @@
 //! its records are looked at.
 
 use std::collections::BTreeMap;
-use std::io;
 
 use holdfast_runtime::File;
 
@@ -50,7 +49,7 @@ impl<'a> Segment<'a> {
     ) -> Result<Option<Self>, StoreError> {
         let path = disk.path(id.path());
         let file = match disk.open(&path) {
-            Err(error) if is_gone(&error) => return Ok(None),
+            Err(error) if error.is_no_such_file() => return Ok(None),
             opened => opened?,
         };
         let length = file.len().map_err(io_error("look at the length of", &path))?;
@@ -99,9 +98,4 @@ impl<'a> Segment<'a> {
         }
         Ok(None)
     }
-}
-
-/// Whether an error says that there is no such file.
-pub(super) fn is_gone(error: &StoreError) -> bool {
-    matches!(error, StoreError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
 }
