@@ -81,6 +81,9 @@ pub enum DataServerError {
     /// The body that was to be sent could not be read.
     #[error("the body ended early")]
     Source,
+    /// It was to fetch a payload from another data server, and none has it.
+    #[error("no data server has the payload that it was to fetch")]
+    NoHolder,
 }
 
 impl DataServerError {
@@ -90,7 +93,7 @@ impl DataServerError {
     pub fn changed_nothing(&self) -> bool {
         match self {
             Self::Client(error) => error.is_connect(),
-            Self::AnotherNode => true,
+            Self::AnotherNode | Self::NoHolder => true,
             // A fault in the middle of the write proves nothing.
             Self::Refused { status, code, .. } => {
                 status.is_client_error()

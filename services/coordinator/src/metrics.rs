@@ -63,6 +63,7 @@ pub struct ObjectMetrics {
     pub(crate) write_backs: IntCounterVec,
     pub(crate) quorum_failures: IntCounterVec,
     pub(crate) stalled: IntCounter,
+    pub(crate) uploads_fetched: IntCounter,
     pub(crate) refused: IntCounterVec,
     list_duration: HistogramVec,
     list_entries: IntCounter,
@@ -339,6 +340,11 @@ impl ObjectMetrics {
             stalled: metrics.counter(
                 "holdfast_writes_stalled_total",
                 "Data servers that were asked as well because others kept a write waiting.",
+            )?,
+            uploads_fetched: metrics.counter(
+                "holdfast_uploads_fetched_total",
+                "Data servers that were asked to fetch a large payload from one that had received \
+                 it, because an owner was lost while the client sent it.",
             )?,
             refused: labelled(
                 metrics.counters(

@@ -9,6 +9,7 @@ use holdfast_core::version::Version;
 use super::Objects;
 use super::body::{self, Beginning, Incoming};
 use super::target::{Targets, check_enough, choose_targets};
+use super::upload::Needed;
 use super::write::{Condition, Content, Write, Written};
 use crate::error::ObjectError;
 
@@ -86,13 +87,14 @@ impl Objects {
         let quorum = policy.write_quorum();
         check_enough(&view.view, &before, &name, &recipients, room)?;
         let counts = view.view.counting(&name);
-        let recipients: Vec<_> = recipients
-            .into_iter()
-            .take(policy.replicas())
-            .map(|to| (counts(to.member.id), to))
-            .collect();
+        let mut recipients: Vec<_> =
+            recipients.into_iter().map(|to| (counts(to.member.id), to)).collect();
         drop(counts);
-        let (uploads, digest) = self.upload(recipients, quorum, incoming).await?;
+        // The others take the place of who is lost on the way.
+        let spare = recipients.split_off(recipients.len().min(policy.replicas()));
+        let spare_count = spare.iter().filter(|(counts, _)| *counts).count();
+        let needed = Needed::new(quorum, spare_count);
+        let (uploads, digest) = self.upload(recipients, needed, incoming).await?;
         let content = Content::Staged(Arc::new(uploads));
         let write = Write { name, kind: Kind::Object, metadata, digest, content };
         match self.write_when(&write, condition.as_ref()).await? {

@@ -12,6 +12,7 @@ mod full;
 mod replication;
 mod stalled;
 mod two;
+mod uploads;
 
 /// Of those that keep the machine busy, or must not be kept waiting by it, one runs at
 /// a time.
