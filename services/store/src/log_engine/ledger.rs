@@ -14,26 +14,98 @@ use super::index::{
 #[derive(Debug, Clone, Default)]
 pub(super) struct Ledger {
     pub(super) checkpoint: Checkpoint,
-    pub(super) segments: BTreeMap<u64, SegmentUsage>,
+    segments: BTreeMap<u64, SegmentUsage>,
+    sums: Sums,
+}
+
+/// What the segments add up to. Each batch asks for it, so it is kept: a large
+/// volume has tens of thousands of segments.
+#[derive(Debug, Clone, Default)]
+struct Sums {
+    total_bytes: u64,
+    live_bytes: u64,
+    /// Of forgets, by the segment in which each was first written.
+    forget_bytes: BTreeMap<u64, u64>,
+    /// Of the forgets that are needed as long as the oldest segment is there.
+    needed_forget_bytes: u64,
 }
 
 impl Ledger {
+    /// Books of these segments.
+    pub(super) fn new(checkpoint: Checkpoint, segments: BTreeMap<u64, SegmentUsage>) -> Self {
+        let mut ledger = Self { checkpoint, ..Self::default() };
+        for (number, usage) in segments {
+            ledger.set_segment(number, Some(usage));
+        }
+        ledger
+    }
+
+    /// The segments there are.
+    pub(super) fn segments(&self) -> &BTreeMap<u64, SegmentUsage> {
+        &self.segments
+    }
+
     /// Bytes of all records, and of those in use.
     pub(super) fn log_bytes(&self) -> (u64, u64) {
-        let oldest = self.oldest_segment();
-        let sum = |(total, live): (u64, u64), usage: &SegmentUsage| {
-            (total + usage.total_bytes, live + usage.used_bytes(oldest))
-        };
-        self.segments.values().fold((0, 0), sum)
+        let Sums { total_bytes, live_bytes, needed_forget_bytes, .. } = self.sums;
+        (total_bytes, live_bytes + needed_forget_bytes)
     }
 
     /// Bytes of the records of what there is; forgets left out.
     pub(super) fn live_bytes(&self) -> u64 {
-        self.segments.values().map(|usage| usage.live_bytes).sum()
+        self.sums.live_bytes
     }
 
     pub(super) fn oldest_segment(&self) -> u64 {
         self.segments.keys().next().copied().unwrap_or(0)
+    }
+
+    /// What is in a segment from now on; `None` when it is gone. Gives what was in
+    /// it before.
+    fn set_segment(&mut self, number: u64, usage: Option<SegmentUsage>) -> Option<SegmentUsage> {
+        let oldest = self.oldest_segment();
+        if let Some(usage) = &usage {
+            self.sums.add(usage, oldest);
+        }
+        let before = match usage {
+            Some(usage) => self.segments.insert(number, usage),
+            None => self.segments.remove(&number),
+        };
+        if let Some(before) = &before {
+            self.sums.subtract(before, oldest);
+        }
+        let now_oldest = self.oldest_segment();
+        if now_oldest != oldest {
+            let needed = self.sums.forget_bytes.range(now_oldest..);
+            self.sums.needed_forget_bytes = needed.map(|(_, bytes)| bytes).sum();
+        }
+        before
+    }
+}
+
+impl Sums {
+    fn add(&mut self, usage: &SegmentUsage, oldest: u64) {
+        self.total_bytes += usage.total_bytes;
+        self.live_bytes += usage.live_bytes;
+        for (origin, bytes) in &usage.forget_bytes {
+            *self.forget_bytes.entry(*origin).or_default() += bytes;
+        }
+        self.needed_forget_bytes += usage.needed_forget_bytes(oldest);
+    }
+
+    /// Takes back what was added for a segment.
+    fn subtract(&mut self, usage: &SegmentUsage, oldest: u64) {
+        self.total_bytes -= usage.total_bytes;
+        self.live_bytes -= usage.live_bytes;
+        for (origin, bytes) in &usage.forget_bytes {
+            if let Some(sum) = self.forget_bytes.get_mut(origin) {
+                *sum -= bytes;
+                if *sum == 0 {
+                    self.forget_bytes.remove(origin);
+                }
+            }
+        }
+        self.needed_forget_bytes -= usage.needed_forget_bytes(oldest);
     }
 }
 
@@ -41,8 +113,11 @@ impl SegmentUsage {
     /// Bytes of records that must not be lost, when `oldest` is the oldest
     /// segment there is.
     pub(super) fn used_bytes(&self, oldest: u64) -> u64 {
-        let forgets: u64 = self.forget_bytes.range(oldest..).map(|(_, bytes)| bytes).sum();
-        self.live_bytes + forgets
+        self.live_bytes + self.needed_forget_bytes(oldest)
+    }
+
+    fn needed_forget_bytes(&self, oldest: u64) -> u64 {
+        self.forget_bytes.range(oldest..).map(|(_, bytes)| bytes).sum()
     }
 }
 
@@ -220,13 +295,7 @@ impl Ledger {
     /// Applies changes, and returns those that take them back.
     pub(super) fn absorb(&mut self, changes: Changes) -> Changes {
         let checkpoint = std::mem::replace(&mut self.checkpoint, changes.checkpoint);
-        let undo = |(number, usage): (u64, Option<SegmentUsage>)| {
-            let before = match usage {
-                Some(usage) => self.segments.insert(number, usage),
-                None => self.segments.remove(&number),
-            };
-            (number, before)
-        };
+        let undo = |(number, usage)| (number, self.set_segment(number, usage));
         let segments = changes.segments.into_iter().map(undo).collect();
         Changes { checkpoint, segments }
     }
@@ -237,5 +306,54 @@ impl Ledger {
         let next_sequence = self.checkpoint.next_sequence;
         self.absorb(undo);
         self.checkpoint.next_sequence = next_sequence;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn usage() -> impl Strategy<Value = SegmentUsage> {
+        let forgets = proptest::collection::btree_map(0..8_u64, 0..100_u64, 0..3);
+        (0..1_000_u64, 0..1_000_u64, forgets).prop_map(|(total_bytes, live_bytes, forget_bytes)| {
+            SegmentUsage { total_bytes, live_bytes, forget_bytes }
+        })
+    }
+
+    fn counted(ledger: &Ledger) -> (u64, u64) {
+        let oldest = ledger.oldest_segment();
+        let usages = ledger.segments.values();
+        usages.fold((0, 0), |(total, used), usage| {
+            (total + usage.total_bytes, used + usage.used_bytes(oldest))
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_sums_are_what_the_segments_add_up_to(
+            batches in proptest::collection::vec(
+                proptest::collection::btree_map(0..8_u64, proptest::option::of(usage()), 0..4),
+                1..20,
+            ),
+            taken_back in any::<u32>(),
+        ) {
+            let mut ledger = Ledger::default();
+            for (place, segments) in batches.into_iter().enumerate() {
+                let before = ledger.clone();
+                let checkpoint = ledger.checkpoint.clone();
+                let undo = ledger.absorb(Changes { checkpoint, segments });
+                prop_assert_eq!(ledger.log_bytes(), counted(&ledger));
+                if taken_back >> place & 1 == 1 {
+                    ledger.take_back(undo);
+                    prop_assert_eq!(&ledger.segments, &before.segments);
+                    prop_assert_eq!(ledger.log_bytes(), before.log_bytes());
+                }
+            }
+            let again = Ledger::new(ledger.checkpoint.clone(), ledger.segments.clone());
+            prop_assert_eq!(again.log_bytes(), ledger.log_bytes());
+            prop_assert_eq!(again.live_bytes(), ledger.live_bytes());
+        }
     }
 }

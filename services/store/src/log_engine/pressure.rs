@@ -148,11 +148,11 @@ pub(super) fn choose_victim(
     segment_bytes: u64,
     room: DiskRoom,
 ) -> Option<u64> {
-    let mut numbers = ledger.segments.keys().copied();
+    let mut numbers = ledger.segments().keys().copied();
     let (oldest, second) = (numbers.next()?, numbers.next());
     // Also one without any record, which a crash at its first batch leaves.
     let candidates = ledger
-        .segments
+        .segments()
         .iter()
         .filter(|(number, _)| Some(**number) != active && !stuck.contains(number));
     let part_in_use = |number: u64, usage: &super::index::SegmentUsage| {
@@ -186,7 +186,7 @@ fn has_many_forgets(ledger: &Ledger, segment_bytes: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Pressure, Written};
-    use crate::log_engine::index::SegmentUsage;
+    use crate::log_engine::index::{Checkpoint, SegmentUsage};
     use crate::log_engine::ledger::Ledger;
 
     const MIB: u64 = 1024 * 1024;
@@ -197,7 +197,7 @@ mod tests {
         let usage =
             SegmentUsage { total_bytes: MIB, live_bytes, forget_bytes: [(0, forget_bytes)].into() };
         let segments = (0..segments).map(|number| (number, usage.clone())).collect();
-        let ledger = Ledger { segments, ..Ledger::default() };
+        let ledger = Ledger::new(Checkpoint::default(), segments);
         let mut pressure = Pressure::new(MIB);
         pressure.on_batch(&ledger, Written::default());
         pressure.thousandths()

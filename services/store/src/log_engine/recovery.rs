@@ -246,14 +246,15 @@ fn read_index(disk: &Disk, engine: &dyn IndexEngine) -> Result<Option<Read>, Ind
     let Some(checkpoint) = index.checkpoint()? else { return Ok(None) };
     checkpoint.check_version()?;
     let segments = index.segments()?;
-    Ok(Some((index, Ledger { checkpoint, segments })))
+    Ok(Some((index, Ledger::new(checkpoint, segments))))
 }
 
 /// Why an index does not go with the log.
 fn mismatch(ledger: &Ledger, segments: &BTreeMap<u64, SegmentId>) -> Option<String> {
     let covered = ledger.checkpoint.covered.segment;
-    let unknown =
-        segments.keys().find(|number| **number < covered && !ledger.segments.contains_key(number));
+    let unknown = segments
+        .keys()
+        .find(|number| **number < covered && !ledger.segments().contains_key(number));
     if let Some(number) = unknown {
         return Some(format!("it does not know segment {number}"));
     }
@@ -265,7 +266,7 @@ fn mismatch(ledger: &Ledger, segments: &BTreeMap<u64, SegmentId>) -> Option<Stri
 pub(super) fn missing_segments(ledger: &Ledger, segments: &BTreeMap<u64, SegmentId>) -> Vec<u64> {
     // Without its forgets, a name might be back when the index is built anew.
     let is_in_use = |usage: &SegmentUsage| usage.live_bytes > 0 || !usage.forget_bytes.is_empty();
-    let in_use = ledger.segments.iter().filter(|(_, usage)| is_in_use(usage));
+    let in_use = ledger.segments().iter().filter(|(_, usage)| is_in_use(usage));
     in_use.map(|(number, _)| *number).filter(|number| !segments.contains_key(number)).collect()
 }
 
@@ -371,7 +372,7 @@ fn drop_stale_books(
 ) -> Result<(), StoreError> {
     let mut draft = Draft::new(ledger);
     ledger
-        .segments
+        .segments()
         .keys()
         .filter(|number| !segments.contains_key(number))
         .for_each(|number| draft.drop_segment(*number));

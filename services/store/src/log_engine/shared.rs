@@ -266,7 +266,7 @@ impl Shared {
         self.disk.metrics().log().set_state(LogState {
             log_bytes,
             used_bytes,
-            segment_count: ledger.segments.len(),
+            segment_count: ledger.segments().len(),
             pressure,
         });
     }

@@ -125,7 +125,7 @@ impl Contents {
     fn of(index: &dyn Index, ledger: &Ledger) -> Result<Self, StoreError> {
         let oldest = ledger.oldest_segment();
         let (total_bytes, used_log_bytes) = ledger.log_bytes();
-        let garbage = ledger.segments.values().map(|usage| {
+        let garbage = ledger.segments().values().map(|usage| {
             let used = usage.used_bytes(oldest);
             let is_worth = used.saturating_mul(2) < usage.total_bytes;
             if is_worth { usage.total_bytes - used } else { 0 }

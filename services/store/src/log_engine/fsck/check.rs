@@ -274,7 +274,7 @@ impl Check<'_> {
         let covered = known.ledger.checkpoint.covered.segment;
         for (number, usage) in &checked.usage {
             let is_whole = checked.unreadable.iter().all(|region| region.segment != *number);
-            let expected = known.ledger.segments.get(number);
+            let expected = known.ledger.segments().get(number);
             let is_gone = checked.removed.contains(number);
             if *number > covered || !is_whole || is_gone || expected == Some(usage) {
                 continue;
