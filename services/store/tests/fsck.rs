@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use common::faulty::{Fault, FaultyFiles};
+use common::faulty::{Fault, FaultyFiles, PAGE_BYTES};
 use common::{TempDir, name, payload, stamp};
 use futures_util::StreamExt;
 use holdfast_core::object::Kind;
@@ -39,7 +39,11 @@ fn options() -> LogStoreOptions {
 }
 
 async fn open(root: &Path) -> LogStore {
-    LogStore::open(Runtime::real(), root.to_owned(), options()).await.unwrap()
+    open_on(&Runtime::real(), root).await
+}
+
+async fn open_on(runtime: &Runtime, root: &Path) -> LogStore {
+    LogStore::open(runtime.clone(), root.to_owned(), options()).await.unwrap()
 }
 
 /// Objects in several segments, deletes, large objects, and what was forgotten.
@@ -507,4 +511,77 @@ async fn a_repair_that_was_cut_short_can_be_done_again() {
             break;
         }
     }
+}
+
+/// Records of 700 bytes of which a part may be on one page.
+const MOST_ON_A_PAGE: usize = 7;
+
+/// How many names of [`volume`], and of small ones, have only their version left.
+async fn count_unreadable(runtime: Runtime, root: &Path) -> usize {
+    let store = open_on(&runtime, root).await;
+    assert_eq!(store.report().doubtful_count, 0);
+    let kinds = [("object", 40, 64 << 10), ("late", 20, 64 << 10), ("small", 1_000, 700)];
+    let mut unreadable = 0;
+    for (kind, count, length) in kinds {
+        for number in 0..count {
+            let key = format!("{kind}-{number:04}");
+            assert_eq!(version(&store, &key).await.unwrap(), OBJECT, "{key}");
+            match read(&store, &key).await {
+                Ok(content) => assert!(content == payload(length), "{key}: other bytes"),
+                Err(error) => {
+                    assert!(error.is_damage(), "{key}: {error}");
+                    unreadable += 1;
+                }
+            }
+        }
+    }
+    store.close().await;
+    unreadable
+}
+
+/// Where the disk gives nothing, a part of a page cannot be written either.
+#[tokio::test]
+async fn pages_that_the_disk_cannot_read_are_given_up_and_written_anew() {
+    let sound = volume().await;
+    // Of which a page has several, and some are on two.
+    let store = open(sound.path()).await;
+    for number in 0..1_000 {
+        let key = format!("small-{number:04}");
+        store.put(name(&key), stamp(1), payload(700)).await.unwrap();
+    }
+    store.close().await;
+    let paths = segments(sound.path());
+    let (mut tried, mut given_up) = (0, 0);
+    for (place, path) in paths.iter().enumerate() {
+        let length = fs::metadata(path).unwrap().len();
+        let name = path.strip_prefix(sound.path()).unwrap();
+        let last = length.div_ceil(PAGE_BYTES) - 1;
+        for page in (0..=last).step_by(53).chain([last]) {
+            let directory = TempDir::new();
+            let root = directory.path();
+            common::copy_all(sound.path(), root);
+            let files = FaultyFiles::new();
+            files.break_page(&root.join(name), page);
+            let runtime = Runtime::real().with_files(Arc::clone(&files) as Arc<_>);
+            // With the header of a segment, too.
+            open_on(&runtime, root).await.close().await;
+            let mut events = Vec::new();
+            let repaired =
+                fsck(&runtime, root, &options(), REPAIR, &mut |event| events.push(event));
+            let what = format!("segment {place}, page {page} of {last}");
+            let report = repaired.unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert!(report.is_repaired(), "{what}: {events:#?}");
+            // What is left is known to be damaged, and each of it is one name.
+            let again = fsck(&runtime, root, &options(), CHECK, &mut |_| {}).unwrap();
+            let left = [FindingKind::DamagedRecord, FindingKind::DamagedGarbage];
+            assert!(again.damage.keys().all(|kind| left.contains(kind)), "{what}: {again:?}");
+            let was_given_up = report.damage.contains_key(&FindingKind::UnreadableRegion);
+            assert!(!was_given_up || files.bad_page_count() == 0, "{what}: it is bad still");
+            given_up += usize::from(was_given_up);
+            let lost = count_unreadable(runtime, root).await;
+            assert!(lost <= MOST_ON_A_PAGE, "{what}: {lost} names cannot be read");
+            tried += 1;
+        }
+    }
+    assert!(tried > 25 && given_up > 8, "{given_up} of {tried}");
 }

@@ -393,11 +393,9 @@ impl Replayed {
 /// Refuses a segment that a newer release wrote.
 fn check_header(disk: &Disk, reading: &Reading) -> Result<(), StoreError> {
     let path = disk.path(reading.id.path());
-    let mut header = [0; SEGMENT_HEADER_BYTES];
-    let read = reading.file.read_at(&mut header, 0).map_err(io_error("read", &path))?;
-    let check = reading.id.check_header(header.get(..read).unwrap_or_default());
+    let check = reading.id.read_header(&*reading.file, &path)?;
     let is_begun = reading.length > SEGMENT_HEADER_BYTES as u64;
-    if check.refuse(path.clone())? == HeaderCheck::Damaged && is_begun {
+    if check == HeaderCheck::Damaged && is_begun {
         tracing::error!(path = %path.display(), "the header of a segment is damaged; its records are read all the same");
     }
     Ok(())

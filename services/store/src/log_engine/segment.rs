@@ -3,8 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use crc_fast::crc32_iscsi;
+use holdfast_runtime::File;
 
 use crate::StoreError;
+use crate::disk::io_error;
 
 /// Where records begin.
 pub(super) const SEGMENT_HEADER_BYTES: usize = 64;
@@ -60,8 +62,37 @@ impl SegmentId {
         header_with(FORMAT_VERSION, self)
     }
 
+    /// Reads the header of its file. One that the disk does not give is as good as a
+    /// damaged one: the name of the file says the same. Blocks.
+    ///
+    /// # Errors
+    /// As [`HeaderCheck::refuse`]; [`StoreError::Io`] when that says nothing of the
+    /// disk.
+    pub(super) fn read_header(
+        self,
+        file: &dyn File,
+        path: &Path,
+    ) -> Result<HeaderCheck, StoreError> {
+        let mut header = [0; SEGMENT_HEADER_BYTES];
+        let mut read = || file.read_at(&mut header, 0).map_err(io_error("read", path));
+        let read = match read() {
+            Err(error) if error.is_of_the_medium() => read(),
+            result => result,
+        };
+        match read {
+            Ok(read) => {
+                self.check_header(header.get(..read).unwrap_or_default()).refuse(path.to_owned())
+            }
+            Err(error) if error.is_of_the_medium() => {
+                tracing::error!(%error, "the disk does not give the header of a segment");
+                Ok(HeaderCheck::Damaged)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// What a header says of the format.
-    pub(super) fn check_header(self, bytes: &[u8]) -> HeaderCheck {
+    fn check_header(self, bytes: &[u8]) -> HeaderCheck {
         if bytes == self.header() {
             return HeaderCheck::Sound;
         }

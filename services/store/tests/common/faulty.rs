@@ -1,5 +1,6 @@
 //! A file system that records what is done and fails where it is told to.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,9 @@ pub enum Fault {
     Read,
 }
 
+/// What a file system reads and writes at once, in bytes.
+pub const PAGE_BYTES: u64 = 4096;
+
 /// The real file system with faults and a record.
 #[derive(Debug)]
 pub struct FaultyFiles {
@@ -44,6 +48,7 @@ struct Shared {
     fault: Mutex<Option<(Fault, u64)>>,
     free_bytes: AtomicU64,
     reads: AtomicU64,
+    bad_pages: Mutex<BTreeSet<(PathBuf, u64)>>,
     is_buffered: AtomicBool,
     directory_sync_delay: Mutex<Option<Duration>>,
     held: (Mutex<Held>, Condvar),
@@ -56,6 +61,7 @@ impl FaultyFiles {
             fault: Mutex::default(),
             free_bytes: AtomicU64::new(u64::MAX),
             reads: AtomicU64::new(0),
+            bad_pages: Mutex::default(),
             is_buffered: AtomicBool::new(false),
             directory_sync_delay: Mutex::default(),
             held: Default::default(),
@@ -70,6 +76,17 @@ impl FaultyFiles {
 
     pub fn heal(&self) {
         *self.shared.fault.lock().unwrap() = None;
+    }
+
+    /// Makes a page of a file one that the disk cannot read. Part of it cannot be
+    /// written either, since the rest of it would have to be read first; all of it
+    /// can, and then it is a good one.
+    pub fn break_page(&self, path: &Path, page: u64) {
+        self.shared.bad_pages.lock().unwrap().insert((path.to_owned(), page));
+    }
+
+    pub fn bad_page_count(&self) -> usize {
+        self.shared.bad_pages.lock().unwrap().len()
     }
 
     pub fn set_free_bytes(&self, free_bytes: u64) {
@@ -117,6 +134,34 @@ impl Shared {
             held = changed.wait(held).unwrap();
             held.waiting -= 1;
         }
+    }
+
+    /// Those pages of a part of a file that are bad.
+    fn bad_pages(&self, path: &Path, offset: u64, length: usize) -> Vec<u64> {
+        let bad = self.bad_pages.lock().unwrap();
+        let last = (offset + length as u64).div_ceil(PAGE_BYTES);
+        let pages = offset / PAGE_BYTES..last;
+        let is_bad = |page: &u64| !bad.is_empty() && bad.contains(&(path.to_owned(), *page));
+        pages.filter(is_bad).collect()
+    }
+
+    fn check_pages_read(&self, path: &Path, offset: u64, length: usize) -> io::Result<()> {
+        match self.bad_pages(path, offset, length).is_empty() {
+            true => Ok(()),
+            false => Err(rustix::io::Errno::IO.into()),
+        }
+    }
+
+    fn check_pages_written(&self, path: &Path, offset: u64, length: usize) -> io::Result<()> {
+        let end = offset + length as u64;
+        for page in self.bad_pages(path, offset, length) {
+            let is_whole = offset <= page * PAGE_BYTES && (page + 1) * PAGE_BYTES <= end;
+            if !is_whole {
+                return Err(rustix::io::Errno::IO.into());
+            }
+            self.bad_pages.lock().unwrap().remove(&(path.to_owned(), page));
+        }
+        Ok(())
     }
 
     fn check(&self, kind: Fault, error: io::ErrorKind) -> io::Result<()> {
@@ -167,6 +212,7 @@ struct FaultyFile {
 impl File for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         self.shared.check(Fault::Read, io::ErrorKind::Other)?;
+        self.shared.check_pages_read(&self.path, offset, buffer.len())?;
         self.shared.reads.fetch_add(buffer.len() as u64, Ordering::SeqCst);
         self.real.read_at(buffer, offset)
     }
@@ -174,6 +220,7 @@ impl File for FaultyFile {
     fn write_all_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.shared.wait_while_held(&self.path);
         self.shared.check(Fault::WriteFull, io::ErrorKind::StorageFull)?;
+        self.shared.check_pages_written(&self.path, offset, bytes.len())?;
         self.real.write_all_at(bytes, offset)?;
         self.shared.done(Step::Write(self.path.clone()));
         Ok(())

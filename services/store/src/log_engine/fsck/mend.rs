@@ -1,6 +1,7 @@
 //! Taking unreadable bytes out of the log: a copy goes into quarantine, and
 //! where they lay a record says that they were given up.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,8 @@ use crate::payload_file::object_file::{ObjectFile, SCAN_TAIL_BYTES};
 /// Copies of what was taken out, relative to the volume.
 const QUARANTINE: &str = "quarantine";
 
-/// What is copied at once. Where the disk gives nothing, so much is left out.
+/// What is copied at once: a page. Where the disk gives nothing, so much is left
+/// out.
 const PIECE_BYTES: usize = 4096;
 
 /// Copies unreadable parts of the log to `quarantine/log-<segment>-<offset>`,
@@ -132,6 +134,31 @@ impl<'a> Mended<'a> {
         self.disk.write(&*self.file, &self.path, bytes, offset)
     }
 
+    /// Writes anew which pages of `range` the disk cannot read, with `bytes` at
+    /// `offset`. What it does give of such a page is kept, and the rest is zeros.
+    /// No part of it could be written alone: its other parts would be read first.
+    fn renew(&self, range: Range<u64>, bytes: &[u8], offset: u64) -> Result<(), StoreError> {
+        let from = self.disk.open(&self.path)?;
+        let length = from.len().map_err(io_error("look at the length of", &self.path))?;
+        let size = PIECE_BYTES as u64;
+        let mut start = range.start - range.start % size;
+        while start < range.end {
+            let mut page = [0; PIECE_BYTES];
+            let wanted = usize::try_from(length.saturating_sub(start)).unwrap_or(PIECE_BYTES);
+            let there = page.get_mut(..wanted.min(PIECE_BYTES)).unwrap_or_default();
+            if from.read_at(there, start).is_err() {
+                let _ = read_by_sector(&*from, there, start);
+                overlay(&mut page, start, bytes, offset);
+                self.write(&page, start)?;
+                if start + size > length {
+                    self.set_len(length)?;
+                }
+            }
+            start += size;
+        }
+        Ok(())
+    }
+
     fn set_len(&self, bytes: u64) -> Result<(), StoreError> {
         self.file.set_len(bytes).map_err(io_error("change the length of", &self.path))
     }
@@ -141,9 +168,20 @@ impl<'a> Mended<'a> {
     }
 }
 
+/// Puts `bytes`, whose place is `offset`, into what of it lies in the page that
+/// begins at `start`.
+fn overlay(page: &mut [u8], start: u64, bytes: &[u8], offset: u64) {
+    for (place, byte) in (offset..).zip(bytes) {
+        let within = place.checked_sub(start).and_then(|within| usize::try_from(within).ok());
+        if let Some(slot) = within.and_then(|within| page.get_mut(within)) {
+            *slot = *byte;
+        }
+    }
+}
+
 /// Writes a record over an unreadable part of the log that takes its place.
-/// Touches nothing else, and is durable when it returns. `false` when that
-/// cannot be done. Blocks.
+/// Touches nothing else that can be read, and is durable when it returns. `false`
+/// when that cannot be done. Blocks.
 ///
 /// # Errors
 /// As [`quarantine`].
@@ -162,6 +200,7 @@ pub(super) fn give_up(
         if !is_at_end {
             return Ok(false);
         }
+        segment.renew(region.start..region.end, &[], 0)?;
         segment.set_len(region.start)?;
         segment.sync()?;
         return Ok(true);
@@ -176,6 +215,7 @@ pub(super) fn give_up(
     if whole > bytes {
         segment.set_len(region.start + whole)?;
     }
+    segment.renew(region.start..region.end, &gap, region.start)?;
     segment.write(&gap, region.start)?;
     segment.sync()?;
     Ok(true)
@@ -187,6 +227,8 @@ pub(super) fn give_up(
 /// As [`quarantine`].
 pub(super) fn write_header(disk: &Disk, id: SegmentId) -> Result<(), StoreError> {
     let segment = Mended::open(disk, id)?;
-    segment.write(&id.header(), 0)?;
+    let header = id.header();
+    segment.renew(0..header.len() as u64, &header, 0)?;
+    segment.write(&header, 0)?;
     segment.sync()
 }

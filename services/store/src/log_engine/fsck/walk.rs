@@ -59,11 +59,9 @@ impl<'a> Segment<'a> {
     /// What is wrong with its header. One that is all there is was never synced.
     pub(super) fn check_header(&self) -> Result<Option<Finding>, StoreError> {
         let path = self.disk.path(self.id.path());
-        let mut header = [0; SEGMENT_HEADER_BYTES];
-        let read = self.file.read_at(&mut header, 0).map_err(io_error("read", &path))?;
-        let check = self.id.check_header(header.get(..read).unwrap_or_default());
+        let check = self.id.read_header(&*self.file, &path)?;
         let is_begun = self.length > SEGMENT_HEADER_BYTES as u64;
-        if check.refuse(path.clone())? == HeaderCheck::Damaged && is_begun {
+        if check == HeaderCheck::Damaged && is_begun {
             let header = Finding::new(FindingKind::SegmentHeader, path);
             return Ok(Some(header.at(0, SEGMENT_HEADER_BYTES as u64)));
         }
