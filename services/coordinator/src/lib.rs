@@ -24,3 +24,5 @@ pub mod process;
 pub mod routes;
 pub mod service;
 pub mod settings;
+#[cfg(test)]
+mod test_support;

@@ -163,3 +163,66 @@ impl Batch {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_core::membership::Hearing;
+    use holdfast_core::name::{Key, ObjectName};
+    use holdfast_core::node::Generation;
+    use holdfast_core::roster::RosterDigest;
+    use holdfast_telemetry::metrics::Metrics;
+    use tokio::sync::oneshot;
+
+    use super::*;
+    use crate::test_support::{id, member};
+
+    const WINDOW: Duration = Duration::from_secs(30);
+    const SENT: Duration = Duration::from_secs(100);
+
+    fn answer(bits: u128) -> BatchAnswer {
+        BatchAnswer {
+            protocol: PROTOCOL_VERSION,
+            id: 1,
+            node: id(bits),
+            generation: Generation(1),
+            address: format!("ds-{bits}:80").parse().expect("an address"),
+            roster_digest: RosterDigest(1),
+            mono_millis: 0,
+            unix_millis: 0,
+            found: Vec::new(),
+            unknown: Vec::new(),
+            floor: None,
+            promised: Vec::new(),
+            may_have_promised: Vec::new(),
+            promised_before: None,
+            late: false,
+        }
+    }
+
+    /// Whether "nobody has it" is proven to a process that was stopped for so long
+    /// between the question and its conclusion, by all of its members' answers.
+    fn is_absence_proven(stopped: Duration) -> bool {
+        let members = [1, 2].map(|bits| member(bits, Hearing::Heard, 1)).into();
+        let view = View { founded: true, digest: RosterDigest(1), members, ..View::default() };
+        let (reply, mut located) = oneshot::channel();
+        let name = ObjectName::seed(Key::new("k").expect("short"));
+        let lookup =
+            Lookup { name, ballot: None, from_all: false, trace: None, started: SENT, reply };
+        let mut batch = Batch::new(1, vec![lookup], BTreeMap::new(), &view, SENT);
+        for bits in [1, 2] {
+            assert!(!batch.apply_answer(&answer(bits), true));
+        }
+        assert!(batch.is_decided());
+        let metrics = LocateMetrics::new(&Metrics::new("test").expect("a registry"));
+        batch.finish(&metrics.expect("registered"), WINDOW, SENT + stopped);
+        located.try_recv().expect("it is answered").complete
+    }
+
+    #[test]
+    fn after_a_stop_of_a_window_nothing_is_proven_whoever_answered() {
+        assert!(is_absence_proven(Duration::ZERO));
+        assert!(is_absence_proven(WINDOW - Duration::from_millis(1)));
+        assert!(!is_absence_proven(WINDOW));
+        assert!(!is_absence_proven(WINDOW * 100));
+    }
+}

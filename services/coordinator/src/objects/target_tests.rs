@@ -1,4 +1,5 @@
 use super::*;
+use crate::test_support::{id, member};
 use holdfast_core::electorate::{Electorate, Phase};
 use holdfast_core::locate::Replica;
 use holdfast_core::membership::{Hearing, Member};
@@ -7,37 +8,8 @@ use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::placement::Candidate;
 use holdfast_core::policy::Policy;
-use holdfast_core::roster::MemberState;
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
-use holdfast_core::wire::heartbeat::RepairReport;
-
-fn id(bits: u128) -> NodeId {
-    NodeId::from_bits(bits)
-}
-
-fn member(bits: u128, hearing: Hearing, free_bytes: u64) -> Member {
-    Member {
-        id: id(bits),
-        address: format!("ds-{bits}:80").parse().expect("an address"),
-        generation: Generation(1),
-        state: MemberState::Active,
-        in_roster: true,
-        hearing,
-        last_heard: None,
-        awaited_since: None,
-        free_bytes,
-        total_bytes: 100,
-        weight: 1,
-        zone: None,
-        lost: false,
-        founded: true,
-        newcomers_seen: 0,
-        stamp: None,
-        wanted: None,
-        repair: RepairReport::default(),
-    }
-}
 
 fn view(members: Vec<Member>) -> View {
     View { founded: true, members, ..View::default() }
