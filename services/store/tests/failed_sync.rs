@@ -10,6 +10,9 @@
 
 mod common;
 
+use std::sync::Arc;
+
+use common::faulty::{FaultyFiles, PAGE_BYTES};
 use common::log::Opener;
 use common::power::{Call, Choice, Fault, Matching, PowerDisk};
 use common::{name, payload, stamp};
@@ -71,4 +74,47 @@ async fn survives(keeps_index: bool, is_compacted: bool) {
         assert_eq!(read.stat.size_bytes, 5_000);
         store.close().await;
     }
+}
+
+/// A page that the disk does not give keeps nothing else from being written again.
+#[tokio::test]
+async fn around_a_page_that_cannot_be_read_all_is_written_again() {
+    let disk = PowerDisk::new();
+    let faulty = FaultyFiles::over(Arc::new(disk.clone()));
+    let opener = |index: &MemoryIndexEngine| Opener {
+        files: Some(Arc::clone(&faulty) as Arc<_>),
+        ..Opener::in_memory(&disk, index, SEGMENT_BYTES)
+    };
+    let store = opener(&MemoryIndexEngine::new()).open().await.unwrap();
+    for number in 0..20 {
+        store.put(name(&format!("{number}")), stamp(1), payload(900)).await.unwrap();
+    }
+    disk.settle();
+    disk.fail(Fault::next(Call::SyncData).on(Matching::below("/volume/log")));
+    let failed = store.put(name("0"), stamp(2), payload(500)).await;
+    assert!(matches!(failed, Err(StoreError::Poisoned { .. })), "{failed:?}");
+    store.close().await;
+    drop(store);
+    disk.heal();
+
+    let segments = disk.files().into_iter().filter(|path| path.starts_with("/volume/log"));
+    let last = segments.max().expect("there is a log");
+    assert!(disk.contents(&last).unwrap().len() as u64 > 3 * PAGE_BYTES);
+    faulty.break_page(&last, 1);
+    let store = opener(&MemoryIndexEngine::new()).open().await.unwrap();
+    assert_eq!(version(&store, "0").await, 2, "it is in the page cache");
+    store.close().await;
+    drop(store);
+
+    let cut = disk.cut_now(Choice::NothingUnsynced);
+    let faulty = FaultyFiles::over(Arc::new(cut.clone()));
+    faulty.break_page(&last, 1);
+    let opener = Opener {
+        files: Some(faulty),
+        ..Opener::in_memory(&cut, &MemoryIndexEngine::new(), SEGMENT_BYTES)
+    };
+    let store = opener.open().await.unwrap();
+    assert_eq!(version(&store, "0").await, 2);
+    assert_eq!(version(&store, "19").await, 1);
+    store.close().await;
 }

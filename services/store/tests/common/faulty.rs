@@ -56,6 +56,11 @@ struct Shared {
 
 impl FaultyFiles {
     pub fn new() -> Arc<Self> {
+        Self::over(Runtime::real().files())
+    }
+
+    /// The same over another file system.
+    pub fn over(real: Arc<dyn FileSystem>) -> Arc<Self> {
         let shared = Shared {
             steps: Mutex::default(),
             fault: Mutex::default(),
@@ -66,7 +71,7 @@ impl FaultyFiles {
             directory_sync_delay: Mutex::default(),
             held: Default::default(),
         };
-        Arc::new(Self { real: Runtime::real().files(), shared: Arc::new(shared) })
+        Arc::new(Self { real, shared: Arc::new(shared) })
     }
 
     /// Fails every step of a kind after the next `spared` ones.
