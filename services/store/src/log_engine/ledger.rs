@@ -56,6 +56,13 @@ impl Ledger {
         self.sums.live_bytes
     }
 
+    /// Bytes of these segments that are not in use.
+    pub(super) fn garbage_bytes<'n>(&self, numbers: impl IntoIterator<Item = &'n u64>) -> u64 {
+        let oldest = self.oldest_segment();
+        let usages = numbers.into_iter().filter_map(|number| self.segments.get(number));
+        usages.map(|usage| usage.total_bytes.saturating_sub(usage.used_bytes(oldest))).sum()
+    }
+
     pub(super) fn oldest_segment(&self) -> u64 {
         self.segments.keys().next().copied().unwrap_or(0)
     }

@@ -45,17 +45,21 @@ const FORGETS_DIVISOR: u64 = 8;
 /// Forgets count as in use only as far as the log may hold them for good. Those
 /// beyond that are garbage that compaction is late with: if they raised the
 /// bound, the log would grow by more than twice their length while it is.
+///
+/// Garbage in segments that cannot be given back does not count: to make clients
+/// wait for others would not bring it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Pressure {
     segment_bytes: u64,
     thousandths: u64,
     budget_bytes: u64,
     is_reclaiming: bool,
+    stuck_bytes: u64,
 }
 
 impl Pressure {
     pub(super) fn new(segment_bytes: u64) -> Self {
-        Self { segment_bytes, thousandths: 0, budget_bytes: 0, is_reclaiming: true }
+        Self { segment_bytes, thousandths: 0, budget_bytes: 0, is_reclaiming: true, stuck_bytes: 0 }
     }
 
     pub(super) fn thousandths(self) -> u64 {
@@ -68,9 +72,15 @@ impl Pressure {
         self.is_reclaiming = is_reclaiming;
     }
 
+    /// Garbage of segments that cannot be given back now.
+    pub(super) fn set_stuck_bytes(&mut self, stuck_bytes: u64) {
+        self.stuck_bytes = stuck_bytes;
+    }
+
     /// A batch was written: what compaction moved in it, and what was freed.
     pub(super) fn on_batch(&mut self, ledger: &Ledger, written: Written) {
         let (total, used) = ledger.log_bytes();
+        let total = total.saturating_sub(self.stuck_bytes);
         let used = used.min(ledger.live_bytes() + total / FORGETS_DIVISOR);
         let soft = 2 * used + self.segment_bytes;
         let span = (used * 2 / 5 + self.segment_bytes / 2).max(1);
@@ -194,11 +204,17 @@ mod tests {
     /// The pressure of a log of as many segments of 1 MiB, each with these bytes
     /// in use, when all forgets wait for the first segment.
     fn pressure(segments: u64, live_bytes: u64, forget_bytes: u64) -> u64 {
+        pressure_beside(segments, live_bytes, forget_bytes, 0)
+    }
+
+    /// The same with so much garbage that cannot be given back.
+    fn pressure_beside(segments: u64, live_bytes: u64, forget_bytes: u64, stuck: u64) -> u64 {
         let usage =
             SegmentUsage { total_bytes: MIB, live_bytes, forget_bytes: [(0, forget_bytes)].into() };
         let segments = (0..segments).map(|number| (number, usage.clone())).collect();
         let ledger = Ledger::new(Checkpoint::default(), segments);
         let mut pressure = Pressure::new(MIB);
+        pressure.set_stuck_bytes(stuck);
         pressure.on_batch(&ledger, Written::default());
         pressure.thousandths()
     }
@@ -208,6 +224,12 @@ mod tests {
         assert_eq!(pressure(20, MIB, 0), 0);
         assert_eq!(pressure(20, MIB / 2, 0), 0);
         assert_eq!(pressure(20, MIB / 3, 0), 1000);
+    }
+
+    #[test]
+    fn garbage_that_cannot_be_given_back_is_no_pressure() {
+        assert_eq!(pressure(20, MIB / 4, 0), 1000);
+        assert_eq!(pressure_beside(20, MIB / 4, 0, 10 * MIB), 0);
     }
 
     #[test]

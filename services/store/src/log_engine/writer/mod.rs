@@ -236,6 +236,7 @@ impl Writer {
     fn survey(&mut self, stuck: BTreeSet<u64>, room: Option<DiskRoom>) -> Survey {
         let victim = self.victim(&stuck, room);
         self.pressure.set_reclaiming(victim.is_some());
+        self.pressure.set_stuck_bytes(self.ledger.garbage_bytes(&stuck));
         self.idle = victim.is_none().then_some(stuck);
         Survey { victim, pressure: self.pressure.thousandths() }
     }
