@@ -576,7 +576,6 @@ async fn pages_that_the_disk_cannot_read_are_given_up_and_written_anew() {
             let left = [FindingKind::DamagedRecord, FindingKind::DamagedGarbage];
             assert!(again.damage.keys().all(|kind| left.contains(kind)), "{what}: {again:?}");
             let was_given_up = report.damage.contains_key(&FindingKind::UnreadableRegion);
-            assert!(!was_given_up || files.bad_page_count() == 0, "{what}: it is bad still");
             given_up += usize::from(was_given_up);
             let lost = count_unreadable(runtime, root).await;
             assert!(lost <= MOST_ON_A_PAGE, "{what}: {lost} names cannot be read");

@@ -90,10 +90,6 @@ impl FaultyFiles {
         self.shared.bad_pages.lock().unwrap().insert((path.to_owned(), page));
     }
 
-    pub fn bad_page_count(&self) -> usize {
-        self.shared.bad_pages.lock().unwrap().len()
-    }
-
     pub fn set_free_bytes(&self, free_bytes: u64) {
         self.shared.free_bytes.store(free_bytes, Ordering::SeqCst);
     }
