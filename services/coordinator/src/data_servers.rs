@@ -81,9 +81,9 @@ pub enum DataServerError {
     /// The body that was to be sent could not be read.
     #[error("the body ended early")]
     Source,
-    /// It was to fetch a payload from another data server, and none has it.
-    #[error("no data server has the payload that it was to fetch")]
-    NoHolder,
+    /// Nothing moved for too long.
+    #[error("it stood still")]
+    Stalled,
 }
 
 impl DataServerError {
@@ -93,7 +93,7 @@ impl DataServerError {
     pub fn changed_nothing(&self) -> bool {
         match self {
             Self::Client(error) => error.is_connect(),
-            Self::AnotherNode | Self::NoHolder => true,
+            Self::AnotherNode => true,
             // A fault in the middle of the write proves nothing.
             Self::Refused { status, code, .. } => {
                 status.is_client_error()
@@ -101,7 +101,7 @@ impl DataServerError {
                     || code == NOT_ADMITTED
                     || code == BUSY
             }
-            Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source => false,
+            Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source | Self::Stalled => false,
         }
     }
 

@@ -63,7 +63,7 @@ pub struct ObjectMetrics {
     pub(crate) write_backs: IntCounterVec,
     pub(crate) quorum_failures: IntCounterVec,
     pub(crate) stalled: IntCounter,
-    pub(crate) uploads_fetched: IntCounter,
+    pub(crate) uploads_relayed: IntCounter,
     pub(crate) refused: IntCounterVec,
     list_duration: HistogramVec,
     list_entries: IntCounter,
@@ -341,10 +341,10 @@ impl ObjectMetrics {
                 "holdfast_writes_stalled_total",
                 "Data servers that were asked as well because others kept a write waiting.",
             )?,
-            uploads_fetched: metrics.counter(
-                "holdfast_uploads_fetched_total",
-                "Data servers that were asked to fetch a large payload from one that had received \
-                 it, because an owner was lost while the client sent it.",
+            uploads_relayed: metrics.counter(
+                "holdfast_uploads_relayed_total",
+                "Data servers that a large upload was passed on to from one that had received it, \
+                 in the place of an owner that was lost while the client sent it.",
             )?,
             refused: labelled(
                 metrics.counters(

@@ -110,6 +110,8 @@ async fn route(
         ("GET", "objects", path) => objects::handle_read(internal, path, headers).await,
         ("DELETE", "objects", path) => objects::handle_forget(internal, path, headers).await,
         ("POST", "staging", "") => staging::handle_stage(internal, body).await,
+        ("GET", "staging", id) => staging::handle_read(internal, id).await,
+        ("POST", "staging", id) => staging::handle_keep(internal, id),
         ("PUT", "staging", rest) => staging::handle_commit(internal, rest, headers).await,
         ("DELETE", "staging", id) => staging::handle_drop(internal, id),
         _ => Err(InternalError::NoRoute),

@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use holdfast_coordinator::settings::STAGING_PATIENCE;
 use holdfast_core::wire::transfer::{Received, StagingId};
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::Staged;
+use holdfast_store::{ByteStream, Staged, StoreError};
 use prometheus::IntGauge;
+use tokio::sync::oneshot;
 use tracing::info;
 
 /// Payloads that may wait at once: an engine may hold up to 1 MiB of each in
@@ -53,6 +55,44 @@ impl StagingTable {
             }
             waiting.insert(staging, Waiting { staged, since });
             Some(Received { staging, size_bytes, digest })
+        })
+    }
+
+    /// Reads a payload that waits, to pass it on, and with each piece has it wait
+    /// anew; `None` when it is not there. Until this has answered, it cannot be taken
+    /// out. Dropping the future leaves it where it is.
+    ///
+    /// # Errors
+    /// As [`Staged::read`]; then it is not there any more.
+    pub async fn read(&self, staging: StagingId) -> Result<Option<(u64, ByteStream)>, StoreError> {
+        let Some(mut staged) = self.take(staging) else { return Ok(None) };
+        let (done, read) = oneshot::channel();
+        let table = self.clone();
+        self.runtime.spawn("read-staged", async move {
+            let size_bytes = staged.size_bytes();
+            let bytes = staged.read().await;
+            if bytes.is_ok() {
+                let since = table.runtime.now();
+                table.with(|waiting| waiting.insert(staging, Waiting { staged, since }));
+            }
+            // Who asked may have gone.
+            let _ = done.send(bytes.map(|bytes| (size_bytes, bytes)));
+        });
+        let (size_bytes, bytes) = read.await.unwrap_or(Err(StoreError::WorkLost))?;
+        let table = self.clone();
+        let bytes = bytes.inspect(move |_| {
+            // It may have been committed by now.
+            let _ = table.keep(staging);
+        });
+        Ok(Some((size_bytes, bytes.boxed())))
+    }
+
+    /// Has a payload wait anew; false when it is not there.
+    pub fn keep(&self, staging: StagingId) -> bool {
+        let now = self.runtime.now();
+        self.with(|waiting| {
+            let kept = waiting.get_mut(&staging).map(|waiting| waiting.since = now);
+            kept.is_some()
         })
     }
 

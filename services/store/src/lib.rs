@@ -75,14 +75,27 @@ pub trait Staging: Send + fmt::Debug {
     async fn finish(self: Box<Self>) -> Result<Box<dyn Staged>, StoreError>;
 }
 
+/// The bytes of a payload, in chunks of bounded size.
+pub type ByteStream = BoxStream<'static, Result<Bytes, StoreError>>;
+
 /// A payload that is complete and waits for its name and version. Dropping it
 /// takes it back.
+#[async_trait]
 pub trait Staged: Send + Sync + fmt::Debug {
     /// Length in bytes.
     fn size_bytes(&self) -> u64;
 
     /// Digest of all of it.
     fn digest(&self) -> Digest;
+
+    /// All of its bytes, to pass them on. They are not verified: who takes them
+    /// compares the digest. What was opened can be read to its end, also when the
+    /// payload is committed or dropped meanwhile. Not cancel safe: after a call that
+    /// did not end, only dropping is allowed.
+    ///
+    /// # Errors
+    /// Those of the writes before; [`StoreError::Io`].
+    async fn read(&mut self) -> Result<ByteStream, StoreError>;
 
     /// For the engine that made it.
     fn into_any(self: Box<Self>) -> Box<dyn std::any::Any + Send>;
@@ -94,7 +107,7 @@ pub struct Payload {
     pub stat: Stat,
     /// The bytes of the range, in chunks of bounded size. An error ends it;
     /// bytes that fail their checksum are never part of it.
-    pub bytes: BoxStream<'static, Result<Bytes, StoreError>>,
+    pub bytes: ByteStream,
 }
 
 impl fmt::Debug for Payload {

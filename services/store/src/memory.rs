@@ -19,8 +19,8 @@ use crate::decide::{checked_range, object, readable, settled, tombstone};
 use crate::index::Index;
 use crate::payload_file::damage::Damage;
 use crate::{
-    Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store, StoreError,
-    Usage, WalkPage,
+    ByteStream, Held, ListPage, ListRequest, Payload, PutOutcome, Staged, Staging, Stamp, Store,
+    StoreError, Usage, WalkPage,
 };
 
 /// Chunk of a read: small, so that tests see payloads in several chunks.
@@ -173,6 +173,7 @@ impl fmt::Debug for MemoryStaged {
     }
 }
 
+#[async_trait]
 impl Staged for MemoryStaged {
     fn size_bytes(&self) -> u64 {
         self.bytes.len() as u64
@@ -180,6 +181,11 @@ impl Staged for MemoryStaged {
 
     fn digest(&self) -> Digest {
         self.digest
+    }
+
+    async fn read(&mut self) -> Result<ByteStream, StoreError> {
+        let bytes = self.bytes.clone();
+        Ok(stream::once(async move { Ok(bytes) }).boxed())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, TryStreamExt};
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata};
@@ -15,6 +15,7 @@ use holdfast_core::wire::transfer::{
 };
 use holdfast_http::client::ClientBody;
 use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::BodyDataStream;
 
 use super::{DataServerError, DataServers, encode_header_json, request};
 
@@ -111,6 +112,38 @@ impl DataServers {
         Ok(Upload { address: address.clone(), node, received })
     }
 
+    /// Begins to read what a data server has received. `limit` is for the head of
+    /// the answer. The bytes are not verified on the way: who takes them compares
+    /// the digest.
+    ///
+    /// # Errors
+    /// [`DataServerError`].
+    pub async fn read_staged(
+        &self,
+        upload: &Upload,
+        limit: Duration,
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + use<>, DataServerError> {
+        let path = staged_path(upload.received.staging);
+        let request = request(Method::GET, &path, Some(upload.node));
+        let response = self.accepted(&upload.address, request, Some(limit)).await?;
+        let frames = BodyDataStream::new(response.into_body());
+        Ok(frames.map_err(std::io::Error::other))
+    }
+
+    /// Has a data server not give up a staged payload yet. Cancel safe.
+    ///
+    /// # Errors
+    /// [`DataServerError`].
+    pub async fn keep_staged(
+        &self,
+        upload: &Upload,
+        limit: Duration,
+    ) -> Result<(), DataServerError> {
+        let path = staged_path(upload.received.staging);
+        let request = request(Method::POST, &path, Some(upload.node));
+        self.accepted(&upload.address, request, Some(limit)).await.map(|_| ())
+    }
+
     /// Gives a staged payload its name and version. Durable when this returned
     /// `Ok`.
     ///
@@ -145,7 +178,7 @@ impl DataServers {
         staging: StagingId,
         limit: Duration,
     ) -> Result<(), DataServerError> {
-        let path = format!("/internal/v1/staging/{staging}");
+        let path = staged_path(staging);
         let request = request(Method::DELETE, &path, Some(node));
         self.accepted(address, request, Some(limit)).await.map(|_| ())
     }
@@ -189,4 +222,8 @@ impl DataServers {
         *request.body_mut() = ClientBody::stream(payload, size_bytes);
         self.accepted(address, request, None).await.map(|_| ())
     }
+}
+
+fn staged_path(staging: StagingId) -> String {
+    format!("/internal/v1/staging/{staging}")
 }

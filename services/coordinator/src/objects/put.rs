@@ -94,7 +94,8 @@ impl Objects {
         let spare = recipients.split_off(recipients.len().min(policy.replicas()));
         let spare_count = spare.iter().filter(|(counts, _)| *counts).count();
         let needed = Needed::new(quorum, spare_count);
-        let (uploads, digest) = self.upload(recipients, needed, incoming).await?;
+        let (mut uploads, digest) = self.upload(recipients, needed, incoming).await?;
+        self.relay(&name, &mut uploads).await?;
         let content = Content::Staged(Arc::new(uploads));
         let write = Write { name, kind: Kind::Object, metadata, digest, content };
         match self.write_when(&write, condition.as_ref()).await? {

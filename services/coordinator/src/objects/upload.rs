@@ -4,9 +4,11 @@
 //! |---|---|
 //! | here | who has received it, and whether that is enough |
 //! | `pump` | passes its chunks on, and leaves behind who stands still |
-//! | `staged` | gives what was received its version, or has it fetched |
+//! | `relay` | passes what some have received on to others, if too few did |
+//! | `staged` | what was received, until it has its version |
 
 mod pump;
+mod relay;
 mod staged;
 
 use std::collections::BTreeSet;
@@ -18,7 +20,7 @@ use holdfast_core::object::Digest;
 use tracing::{debug, warn};
 
 use self::pump::Pump;
-pub(super) use self::staged::{Handing, Uploads};
+pub(super) use self::staged::Uploads;
 use super::Objects;
 use super::body::{self, Incoming};
 use super::replicate::Recipient;
@@ -29,8 +31,8 @@ use crate::error::ObjectError;
 /// without it, if enough others keep up.
 const STALL: Duration = Duration::from_secs(2);
 
-/// The same, if too few others keep up, so that somebody else must fetch what
-/// they have received afterwards: that costs more than waiting a little.
+/// The same, if too few others keep up, so that what those have received must be
+/// passed on to somebody else afterwards: that costs more than waiting a little.
 const LONG_STALL: Duration = Duration::from_secs(6);
 
 /// How long data servers may take longer to say that they have all of it than
@@ -48,7 +50,7 @@ pub(super) struct Needed {
 }
 
 impl Needed {
-    /// A write quorum, where so many others could fetch what they lack.
+    /// A write quorum, where so many others could take the place of who is lost.
     pub(super) fn new(quorum: usize, spare: usize) -> Self {
         Self { quorum: quorum.max(1), least: quorum.saturating_sub(spare).max(1) }
     }
@@ -98,13 +100,9 @@ impl Objects {
         let Some((size_bytes, digest)) = metered.complete else {
             return Err(refusal.unwrap_or(ObjectError::WriteFailed));
         };
-        let mut uploads = Uploads::new(self.clone(), size_bytes);
+        let mut uploads = Uploads::new(self.clone(), size_bytes, digest);
         for (node, upload) in received {
-            if (upload.received.size_bytes, upload.received.digest) == (size_bytes, digest) {
-                uploads.add(node, upload);
-            } else {
-                warn!(%node, "a payload changed on its way to the data server");
-            }
+            uploads.add(node, upload);
         }
         for (_, to) in &recipients {
             if !uploads.has(to.member.id) {

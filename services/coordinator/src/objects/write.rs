@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use holdfast_core::locate::{Located, Replica};
-use holdfast_core::membership::View;
 use holdfast_core::name::ObjectName;
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::quorum::Purpose;
@@ -17,7 +16,7 @@ use holdfast_core::version::Version;
 use super::Objects;
 use super::replicate::{Failure, Recipient, Replication, Send};
 use super::target::{Targets, check_enough, choose_targets};
-use super::upload::{Handing, Uploads};
+use super::upload::Uploads;
 use crate::data_servers::WriteRequest;
 use crate::error::ObjectError;
 
@@ -78,39 +77,6 @@ pub(super) struct Write {
     pub(super) metadata: Metadata,
     pub(super) digest: Digest,
     pub(super) content: Content,
-}
-
-impl Write {
-    /// Whether one of `recipients` has not received the payload, and must fetch it.
-    fn is_fetched_by_any(&self, recipients: &[Recipient]) -> bool {
-        let Content::Staged(uploads) = &self.content else { return false };
-        recipients.iter().any(|to| !uploads.has(to.member.id))
-    }
-}
-
-/// Who has received a payload. If fewer than W of them count, also those that are to
-/// fetch it from them, but none that failed to receive it.
-fn staged_recipients(
-    view: &View,
-    located: &Located,
-    name: &ObjectName,
-    uploads: &Uploads,
-) -> Vec<Recipient> {
-    let mut recipients = uploads.recipients(view, located);
-    let counts = view.counting(name);
-    let counting = recipients.iter().filter(|to| counts(to.member.id)).count();
-    if recipients.is_empty() || counting >= view.policy.write_quorum() {
-        return recipients;
-    }
-    if let Ok(Targets::Members(others)) = choose_targets(view, located, name, uploads.size_bytes())
-    {
-        recipients.extend(
-            others
-                .into_iter()
-                .filter(|to| !uploads.has(to.member.id) && !uploads.was_left_behind(to.member.id)),
-        );
-    }
-    recipients
 }
 
 /// What became of a write.
@@ -181,9 +147,7 @@ impl Objects {
             Content::Nothing | Content::Staged(_) => 0,
         };
         let targets = match &write.content {
-            Content::Staged(uploads) => {
-                Targets::Members(staged_recipients(view, located, &write.name, uploads))
-            }
+            Content::Staged(uploads) => Targets::Members(uploads.recipients(view, located)),
             _ => choose_targets(view, located, &write.name, size_bytes)?,
         };
         match &targets {
@@ -205,18 +169,16 @@ impl Objects {
         located: &Located,
     ) -> Result<(), Failure> {
         let policy = self.cluster.snapshot().view.policy;
-        let send = self.sender(write, version, &recipients);
         let holders = self
             .replicate(Replication {
                 name: write.name.clone(),
                 version,
                 purpose,
-                // To fetch a large payload takes as long as it takes.
-                replaces_stalled: !write.is_fetched_by_any(&recipients),
                 recipients,
                 copies: policy.replicas().max(policy.write_quorum()),
                 holders: Vec::new(),
-                send,
+                replaces_stalled: true,
+                send: self.sender(write, version),
             })
             .await?;
         if policy.replicas() == 1
@@ -227,7 +189,7 @@ impl Objects {
         Ok(())
     }
 
-    fn sender(&self, write: &Write, version: Version, recipients: &[Recipient]) -> Send {
+    fn sender(&self, write: &Write, version: Version) -> Send {
         let (data_servers, limit) = (self.data_servers.clone(), self.config.write_timeout);
         let request = WriteRequest {
             name: write.name.clone(),
@@ -237,23 +199,19 @@ impl Objects {
             digest: write.digest,
             stamp: None,
         };
-        let payload = match &write.content {
-            Content::Small(payload) => payload.clone(),
-            Content::Nothing => Bytes::new(),
-            Content::Staged(uploads) => {
-                let handing = Arc::new(Handing::new(Arc::clone(uploads), recipients));
-                return Arc::new(move |to| {
-                    let handing = Arc::clone(&handing);
-                    let request = WriteRequest { stamp: Some(to.stamp), ..request.clone() };
-                    async move { handing.hand(to, &request, limit).await }.boxed()
-                });
-            }
-        };
-        Arc::new(move |to| {
-            let (data_servers, payload) = (data_servers.clone(), payload.clone());
-            let request = WriteRequest { stamp: Some(to.stamp), ..request.clone() };
+        let content = write.content.clone();
+        Arc::new(move |recipient| {
+            let (data_servers, content) = (data_servers.clone(), content.clone());
+            let request = WriteRequest { stamp: Some(recipient.stamp), ..request.clone() };
             async move {
-                let Recipient { member, .. } = to;
+                let Recipient { member, .. } = recipient;
+                let payload = match content {
+                    Content::Staged(uploads) => {
+                        return uploads.commit(&data_servers, member.id, &request, limit).await;
+                    }
+                    Content::Small(payload) => payload,
+                    Content::Nothing => Bytes::new(),
+                };
                 data_servers.write(&member.address, member.id, &request, payload, limit).await
             }
             .boxed()

@@ -1,10 +1,12 @@
 //! `/internal/v1/staging`: large payloads, which come before their version.
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use holdfast_core::object::Kind;
 use holdfast_core::wire::transfer::{HEADER_KIND, StagingId, parse_object_path};
 use holdfast_http::body::BodyStream;
-use http::{HeaderMap, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use sync_wrapper::SyncStream;
 use warp::reply::{Reply, Response};
 
 use super::{Internal, Write, json, outcome};
@@ -22,6 +24,24 @@ pub(super) async fn handle_stage(
     }
     let staged = staging.finish().await?;
     json(&internal.staging.insert(staged).ok_or(InternalError::TooManyStaged)?)
+}
+
+/// Gives what was received, so that others can have it, too.
+pub(super) async fn handle_read(internal: &Internal, id: &str) -> Result<Response, InternalError> {
+    let read = internal.staging.read(parse_id(id)?).await?;
+    let (length, bytes) = read.ok_or(InternalError::NoStaging)?;
+    let bytes = bytes.map_err(std::io::Error::other);
+    let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
+    response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    Ok(response)
+}
+
+/// Has a staged payload wait for longer: somebody still works on it.
+pub(super) fn handle_keep(internal: &Internal, id: &str) -> Result<Response, InternalError> {
+    match internal.staging.keep(parse_id(id)?) {
+        true => Ok(StatusCode::NO_CONTENT.into_response()),
+        false => Err(InternalError::NoStaging),
+    }
 }
 
 /// Gives a staged payload its name and version.

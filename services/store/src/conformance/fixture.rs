@@ -8,7 +8,7 @@ use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::object::{Metadata, Stat};
 use holdfast_core::version::Version;
 
-use crate::{PutOutcome, Stamp, Store, StoreError};
+use crate::{ByteStream, PutOutcome, Stamp, Store, StoreError};
 
 /// Lengths on both sides of every border an engine may have: nothing, blocks
 /// and pieces of 64 KiB to 1 MiB, and a payload of several of them.
@@ -74,9 +74,7 @@ pub(super) async fn read_all(store: &dyn Store, key: &str) -> Bytes {
     read(store, key, None, None).await.expect("the name has a payload")
 }
 
-pub(super) async fn collect(
-    mut chunks: futures_util::stream::BoxStream<'static, Result<Bytes, StoreError>>,
-) -> Result<Bytes, StoreError> {
+pub(super) async fn collect(mut chunks: ByteStream) -> Result<Bytes, StoreError> {
     let mut all = BytesMut::new();
     while let Some(chunk) = chunks.next().await {
         all.extend_from_slice(&chunk?);

@@ -31,6 +31,7 @@ where
     writes::check_payloads_of_every_size(&make().await).await;
     writes::check_any_name_and_metadata(&make().await).await;
     writes::check_dropped_payloads_leave_nothing(&make().await).await;
+    writes::check_staged_payloads_can_be_read(&make().await).await;
     writes::check_usage(&make().await).await;
     writes::check_staged_elsewhere_is_refused(&make().await, &make().await).await;
     versions::check_newest_wins_in_any_order(&make().await).await;

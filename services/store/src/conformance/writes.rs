@@ -139,3 +139,30 @@ pub(super) async fn check_staged_elsewhere_is_refused<S: Store>(store: &S, other
     assert_eq!(stat(store, "a").await, None);
     assert_eq!(stat(other, "a").await, None);
 }
+
+pub(super) async fn check_staged_payloads_can_be_read(store: &dyn Store) {
+    for (clock, size_bytes) in (1..).zip(SIZES) {
+        let content = payload(size_bytes, clock);
+        let mut staging = store.stage(None).await.expect("there is room");
+        // In pieces that lie across every border.
+        for from in (0..size_bytes).step_by(50_000) {
+            let part = content.slice(from..size_bytes.min(from + 50_000));
+            staging.write(part).await.expect("there is room");
+        }
+        let mut staged = staging.finish().await.expect("there is room");
+        let what = format!("{size_bytes} bytes that are staged");
+        for _ in 0..2 {
+            let bytes = staged.read().await.expect("it can be read");
+            assert_same(&collect(bytes).await.expect("all of it"), &content, &what);
+        }
+        let begun = staged.read().await.expect("it can be read");
+        if clock % 2 == 0 {
+            let stored = store.commit(name("staged"), stamp(clock), staged).await;
+            assert!(stored.is_ok_and(|outcome| outcome == PutOutcome::Stored), "{what}");
+            assert_same(&read_all(store, "staged").await, &content, &what);
+        } else {
+            drop(staged);
+        }
+        assert_same(&collect(begun).await.expect("what was begun ends"), &content, &what);
+    }
+}

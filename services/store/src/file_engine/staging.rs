@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
+use futures_util::stream::{self, StreamExt};
 use holdfast_core::name::ObjectName;
 use holdfast_core::object::{Digest, Stat};
 use holdfast_runtime::File;
@@ -16,8 +17,9 @@ use holdfast_runtime::File;
 use super::Shared;
 use crate::disk::{Disk, io_error};
 use crate::payload_file::checksum::BlockSums;
+use crate::payload_file::front::read_front;
 use crate::payload_file::layout::{BLOCK_BYTES, encode_trailer};
-use crate::{Staged, Staging, StoreError};
+use crate::{ByteStream, Staged, Staging, StoreError};
 
 /// What is gathered before it is written: a multiple of the block, large enough
 /// that the way to a blocking thread does not count.
@@ -207,6 +209,7 @@ impl fmt::Debug for FileStaged {
     }
 }
 
+#[async_trait]
 impl Staged for FileStaged {
     fn size_bytes(&self) -> u64 {
         self.content.sums.size_bytes()
@@ -214,6 +217,17 @@ impl Staged for FileStaged {
 
     fn digest(&self) -> Digest {
         self.content.sums.digest()
+    }
+
+    async fn read(&mut self) -> Result<ByteStream, StoreError> {
+        let rest = self.rest.clone();
+        let rest = stream::once(async move { Ok(rest) });
+        let StagedFile { path, written_bytes, file, .. } = &self.content.file;
+        if file.is_none() {
+            return Ok(rest.boxed());
+        }
+        let (disk, path) = (Arc::clone(&self.shared.disk), path.clone());
+        Ok(read_front(disk, path, *written_bytes).await?.chain(rest).boxed())
     }
 
     fn into_any(self: Box<Self>) -> Box<dyn Any + Send> {

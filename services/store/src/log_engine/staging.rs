@@ -8,11 +8,12 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use crc_fast::{CrcAlgorithm, checksum};
+use futures_util::stream::{self, StreamExt};
 use holdfast_core::object::Digest;
 
 use super::large::{LargeStaged, LargeStaging};
 use super::shared::Shared;
-use crate::{Staged, Staging, StoreError};
+use crate::{ByteStream, Staged, Staging, StoreError};
 
 /// The [`Staging`] of this engine.
 pub(super) struct LogStaging {
@@ -95,6 +96,7 @@ impl fmt::Debug for LogStaged {
     }
 }
 
+#[async_trait]
 impl Staged for LogStaged {
     fn size_bytes(&self) -> u64 {
         match &self.payload {
@@ -107,6 +109,16 @@ impl Staged for LogStaged {
         match &self.payload {
             StagedPayload::Inline { digest, .. } => *digest,
             StagedPayload::Large(large) => large.digest(),
+        }
+    }
+
+    async fn read(&mut self) -> Result<ByteStream, StoreError> {
+        match &mut self.payload {
+            StagedPayload::Inline { bytes, .. } => {
+                let bytes = bytes.clone();
+                Ok(stream::once(async move { Ok(bytes) }).boxed())
+            }
+            StagedPayload::Large(large) => large.read().await,
         }
     }
 

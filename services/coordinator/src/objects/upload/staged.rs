@@ -1,24 +1,19 @@
 //! A large payload that its owners have received and that waits for its version.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_core::locate::Located;
 use holdfast_core::membership::{Hearing, View};
 use holdfast_core::node::NodeId;
-use holdfast_core::object::Stat;
-use holdfast_core::wire::transfer::{CopyRequest, WriteAnswer, WriteOutcome};
-use tokio::sync::watch;
+use holdfast_core::object::Digest;
+use holdfast_core::wire::transfer::WriteAnswer;
+use tracing::warn;
 
 use crate::data_servers::{DataServerError, DataServers, Upload, WriteRequest};
 use crate::objects::Objects;
 use crate::objects::replicate::Recipient;
-
-/// As fast, at least, a data server must fetch a payload from another one, in
-/// bytes per second.
-const COPY_RATE_BYTES: u64 = 8 << 20;
 
 /// A payload that is staged at several members. Dropping it takes back what was
 /// not committed.
@@ -26,6 +21,7 @@ const COPY_RATE_BYTES: u64 = 8 << 20;
 pub(in crate::objects) struct Uploads {
     objects: Objects,
     size_bytes: u64,
+    digest: Digest,
     staged: BTreeMap<NodeId, Staged>,
     /// They were to have it and were left behind.
     left_behind: BTreeSet<NodeId>,
@@ -39,14 +35,21 @@ struct Staged {
 
 impl Uploads {
     /// Nobody has it yet.
-    pub(super) fn new(objects: Objects, size_bytes: u64) -> Self {
-        Self { objects, size_bytes, staged: BTreeMap::new(), left_behind: BTreeSet::new() }
+    pub(super) fn new(objects: Objects, size_bytes: u64, digest: Digest) -> Self {
+        let (staged, left_behind) = (BTreeMap::new(), BTreeSet::new());
+        Self { objects, size_bytes, digest, staged, left_behind }
     }
 
-    /// A data server has all of it.
-    pub(super) fn add(&mut self, node: NodeId, upload: Upload) {
+    /// A data server says that it has all of it; false if that is something else.
+    pub(super) fn add(&mut self, node: NodeId, upload: Upload) -> bool {
+        let received = &upload.received;
+        if (received.size_bytes, received.digest) != (self.size_bytes, self.digest) {
+            warn!(%node, "a payload changed on its way to the data server");
+            return false;
+        }
         let committed = AtomicBool::new(false);
         self.staged.insert(node, Staged { upload, committed });
+        true
     }
 
     /// A data server was to have it, and has not.
@@ -59,18 +62,23 @@ impl Uploads {
         self.staged.keys()
     }
 
+    /// Where it is.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Upload> {
+        self.staged.values().map(|staged| &staged.upload)
+    }
+
     /// Length in bytes.
-    pub(in crate::objects) fn size_bytes(&self) -> u64 {
+    pub(super) fn size_bytes(&self) -> u64 {
         self.size_bytes
     }
 
-    /// Whether `node` has received it from the client.
-    pub(in crate::objects) fn has(&self, node: NodeId) -> bool {
+    /// Whether `node` has it.
+    pub(super) fn has(&self, node: NodeId) -> bool {
         self.staged.contains_key(&node)
     }
 
     /// Whether `node` was to receive it and failed.
-    pub(in crate::objects) fn was_left_behind(&self, node: NodeId) -> bool {
+    pub(super) fn was_left_behind(&self, node: NodeId) -> bool {
         self.left_behind.contains(&node)
     }
 
@@ -85,7 +93,8 @@ impl Uploads {
         self.staged.keys().filter_map(recipient).collect()
     }
 
-    async fn commit(
+    /// Gives the payload that `node` has its name and version.
+    pub(in crate::objects) async fn commit(
         &self,
         data_servers: &DataServers,
         node: NodeId,
@@ -116,86 +125,5 @@ impl Drop for Uploads {
                 let _ = objects.data_servers.abandon(&staged.upload, limit).await;
             });
         }
-    }
-}
-
-/// One version of what was uploaded, on its way to those who are to have it: they
-/// commit it, or fetch it from one that has.
-#[derive(Debug)]
-pub(in crate::objects) struct Handing {
-    uploads: Arc<Uploads>,
-    /// How many commits are made.
-    commit_count: usize,
-    commits: watch::Sender<Commits>,
-}
-
-/// What became of the commits of a version.
-#[derive(Debug, Default)]
-struct Commits {
-    holders: Vec<NodeId>,
-    failed_count: usize,
-}
-
-impl Handing {
-    /// Nobody has the version yet; these are to have it.
-    pub(in crate::objects) fn new(uploads: Arc<Uploads>, recipients: &[Recipient]) -> Self {
-        let commit_count = recipients.iter().filter(|to| uploads.has(to.member.id)).count();
-        Self { uploads, commit_count, commits: watch::Sender::default() }
-    }
-
-    /// Makes a member hold the version: gives its payload that `to` has its name and
-    /// version, or has it fetched from the first that did so, within `limit` and
-    /// what its length needs.
-    ///
-    /// A fetched copy is as good as one that the client's bytes came to: it is
-    /// the same content under the same version, taken through the same checks.
-    pub(in crate::objects) async fn hand(
-        &self,
-        to: Recipient,
-        request: &WriteRequest,
-        limit: Duration,
-    ) -> Result<WriteAnswer, DataServerError> {
-        let Recipient { member, stamp } = to;
-        let data_servers = &self.uploads.objects.data_servers;
-        if self.uploads.has(member.id) {
-            let answer = self.uploads.commit(data_servers, member.id, request, limit).await;
-            self.note(member.id, &answer);
-            return answer;
-        }
-        let holders = self.uploads.objects.runtime.timeout(limit, self.holders()).await;
-        let from = holders.ok().flatten().ok_or(DataServerError::NoHolder)?;
-        self.uploads.objects.metrics.uploads_fetched.inc();
-        let size_bytes = self.uploads.size_bytes;
-        let stat = Stat {
-            version: request.version,
-            kind: request.kind,
-            size_bytes,
-            digest: request.digest,
-            metadata: request.metadata.clone(),
-        };
-        // After a long transfer it is looked up whether it still is the newest.
-        let name = request.name.clone();
-        let copy = CopyRequest { name, stat, from, held_as: None, stamp, is_settled: false };
-        let limit = limit + Duration::from_secs(size_bytes / COPY_RATE_BYTES);
-        data_servers.copy(&member.address, member.id, &copy, limit).await
-    }
-
-    fn note(&self, node: NodeId, answer: &Result<WriteAnswer, DataServerError>) {
-        let outcome = answer.as_ref().map(|answer| &answer.outcome);
-        let holds = matches!(outcome, Ok(WriteOutcome::Stored | WriteOutcome::AlreadyStored));
-        self.commits.send_modify(|commits| match holds {
-            true => commits.holders.push(node),
-            false => commits.failed_count += 1,
-        });
-    }
-
-    /// Who has the version; waits for the first. `None` once all have failed.
-    async fn holders(&self) -> Option<Vec<NodeId>> {
-        let is_known = |commits: &Commits| {
-            !commits.holders.is_empty() || commits.failed_count >= self.commit_count
-        };
-        let mut commits = self.commits.subscribe();
-        let commits = commits.wait_for(is_known).await.ok()?;
-        (!commits.holders.is_empty()).then(|| commits.holders.clone())
     }
 }

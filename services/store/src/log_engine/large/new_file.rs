@@ -1,5 +1,6 @@
 //! A payload file that is being written.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -57,6 +58,11 @@ impl NewFile {
         }
         disk.sync_file(&**file, path)?;
         Ok(DurableFile { id, file: self })
+    }
+
+    /// Where it is and how much is in it, if it was made.
+    pub(super) fn written(&self) -> Option<(PathBuf, u64)> {
+        self.created.as_ref().map(|created| (created.path.clone(), self.written_bytes))
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 //! two pieces of one that is fast. Of one file at most one write is in flight.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, oneshot};
@@ -174,6 +175,18 @@ impl Pipeline {
     /// Gives memory back as soon as what it holds is written.
     pub(super) fn close(&mut self) {
         self.lane.close();
+    }
+
+    /// Waits until everything is written, and says where it is and how much; `None`
+    /// if nothing was. Not cancel safe.
+    ///
+    /// # Errors
+    /// Those of the writes.
+    pub(super) async fn written(&mut self) -> Result<Option<(PathBuf, u64)>, StoreError> {
+        let file = self.writer.idle().await?;
+        let written = file.written();
+        self.writer = Writer::Idle(file);
+        Ok(written)
     }
 
     /// Waits until everything is written.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use holdfast_core::name::ObjectName;
 use holdfast_core::object::{Digest, Stat};
 
@@ -11,10 +12,11 @@ use super::LargeFiles;
 use super::new_file::DurableFile;
 use super::piece::Piece;
 use super::pipeline::Pipeline;
-use crate::StoreError;
 use crate::disk::io_error;
 use crate::payload_file::checksum::BlockSums;
+use crate::payload_file::front::read_front;
 use crate::payload_file::layout::encode_trailer;
+use crate::{ByteStream, StoreError};
 
 /// A payload that comes in pieces and goes to a file of its own. Holds up to
 /// 2 MiB in memory. Dropping it takes everything back.
@@ -99,6 +101,19 @@ impl LargeStaged {
     /// Digest of all of it.
     pub(crate) fn digest(&self) -> Digest {
         self.sums.digest()
+    }
+
+    /// Its bytes, as they are in the file and in memory.
+    ///
+    /// # Errors
+    /// As [`LargeStaging::write`].
+    pub(crate) async fn read(&mut self) -> Result<ByteStream, StoreError> {
+        let written = self.pipeline.written().await?;
+        let rest = Bytes::copy_from_slice(&self.rest);
+        let rest = stream::once(async move { Ok(rest) });
+        let Some((path, written_bytes)) = written else { return Ok(rest.boxed()) };
+        let disk = Arc::clone(&self.pipeline.files().disk);
+        Ok(read_front(disk, path, written_bytes).await?.chain(rest).boxed())
     }
 
     /// Writes the end of the payload and the trailer, and makes the file durable
