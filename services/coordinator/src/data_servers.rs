@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use read::{GuestRead, ReadStart};
-pub use write::{Upload, WriteRequest};
+pub use write::{StagedBody, Upload, WriteRequest};
 
 /// Largest roster that is read or taken: tens of thousands of members, those
 /// that retired included.
@@ -36,8 +36,8 @@ pub const NOT_ADMITTED: &str = "not-admitted";
 /// The code with which a data server says that its disk does not take a roster.
 pub const NOT_PERSISTED: &str = "roster-not-persisted";
 
-/// The code with which a data server refuses a copy while it receives as many
-/// as it may.
+/// The code with which a data server refuses to receive a copy, or to pass a staged
+/// payload on, while it does so for as many as it may.
 pub const BUSY: &str = "busy";
 
 /// The code with which a data server refuses what is older than it promised.
@@ -99,7 +99,7 @@ impl DataServerError {
                 status.is_client_error()
                     || *status == StatusCode::INSUFFICIENT_STORAGE
                     || code == NOT_ADMITTED
-                    || code == BUSY
+                    || self.is_busy()
             }
             Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source | Self::Stalled => false,
         }
@@ -129,6 +129,22 @@ impl DataServerError {
     #[must_use]
     pub fn is_not_persisted(&self) -> bool {
         matches!(self, Self::Refused { code, .. } if code == NOT_PERSISTED)
+    }
+
+    /// Whether the data server does as much of this as it may, for now.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        matches!(self, Self::Refused { code, .. } if code == BUSY)
+    }
+
+    /// Whether what was asked for will not be there again: another process runs
+    /// there, or it says so.
+    #[must_use]
+    pub fn is_gone(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status == StatusCode::GONE,
+            error => matches!(error, Self::AnotherNode),
+        }
     }
 
     /// Whether the data server does not have the version that was asked for.

@@ -332,10 +332,10 @@ impl ObjectMetrics {
             quorum_failures: labelled(
                 metrics.counters(
                     "holdfast_quorum_failures_total",
-                    "Versions that did not reach a write quorum, by operation.",
+                    "Versions, and uploads that lost owners, that did not reach a write quorum, by operation.",
                     &["operation"],
                 )?,
-                &["write", "conditional", "write-back"],
+                &["write", "conditional", "write-back", "relay"],
             ),
             stalled: metrics.counter(
                 "holdfast_writes_stalled_total",

@@ -65,8 +65,8 @@ pub enum InternalError {
     /// A promise stands in the way of the version.
     #[error(transparent)]
     Promised(#[from] PromisedAbove),
-    /// As many copies as may be are being received.
-    #[error("this data server receives as many copies as it may; try again")]
+    /// As many payloads as may be are being copied.
+    #[error("this data server receives or passes on as many copies as it may; try again")]
     Busy,
     /// Nobody who was named is a member.
     #[error("no data server that was named is a member here, other than this one")]

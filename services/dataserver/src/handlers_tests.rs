@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream;
-use holdfast_coordinator::data_servers::{DataServerError, DataServers, WriteRequest};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use holdfast_coordinator::data_servers::{DataServerError, DataServers, Upload, WriteRequest};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::Stat;
@@ -30,6 +30,7 @@ const STRANGER: NodeId = NodeId::from_bits(2);
 /// A data server over a store in memory, that is asked over HTTP.
 struct Served {
     rig: Rig,
+    staging: StagingTable,
     address: Address,
     client: DataServers,
 }
@@ -55,6 +56,7 @@ impl Served {
             metrics: rig.metrics.clone(),
         });
         let registry = Metrics::new("test").expect("new");
+        let staging = StagingTable::new(rig.runtime.clone(), rig.metrics.staged.clone());
         let internal = Internal {
             runtime: rig.runtime.clone(),
             store: Arc::new(rig.store.clone()),
@@ -64,7 +66,7 @@ impl Served {
             lister: lister(&rig, cluster.clone()),
             cluster,
             reporter,
-            staging: StagingTable::new(rig.runtime.clone(), rig.metrics.staged.clone()),
+            staging: staging.clone(),
             hints: Hints::new(RepairMetrics::new(&registry).expect("new")),
             activity: Activity::new(),
         };
@@ -73,7 +75,7 @@ impl Served {
         let (limits, shutdown, runtime) =
             (ServerLimits::default(), Shutdown::new(), Runtime::real());
         runtime.spawn("served", serve_filter(runtime.clone(), listener, filter, limits, shutdown));
-        Self { rig, address, client: data_servers() }
+        Self { rig, staging, address, client: data_servers() }
     }
 
     fn stamp(&self) -> CoreStamp {
@@ -144,6 +146,71 @@ async fn a_staged_payload_outlives_a_refusal() {
     let fresh = WriteRequest { stamp: Some(served.stamp()), ..request };
     let stored = client.commit(&upload, &fresh, LIMIT).await.expect("it is still there");
     assert_eq!(stored.outcome, WriteOutcome::Stored);
+}
+
+/// All that is read of a staged payload.
+async fn read_back(served: &Served, upload: &Upload) -> Vec<u8> {
+    let body = served.client.read_staged(upload, LIMIT).await.expect("it waits");
+    body.try_collect::<Vec<_>>().await.expect("all of it").concat()
+}
+
+#[tokio::test]
+async fn a_staged_payload_can_be_read_until_it_is_committed_or_taken_back() {
+    let served = Served::new().await;
+    let (client, address) = (&served.client, &served.address);
+    let payload = vec![7; 1 << 20];
+    let stage = async |payload: &Vec<u8>| {
+        let (length, body) = (payload.len() as u64, Bytes::from(payload.clone()));
+        let body = stream::iter([Ok(body)]);
+        client.stage(address, OWN_NODE, Some(length), body).await.expect("room")
+    };
+    let upload = stage(&payload).await;
+    // Also at the same time, and after somebody read only its beginning.
+    let mut begun = client.read_staged(&upload, LIMIT).await.expect("it waits");
+    let first = begun.next().await.expect("not empty").expect("sound");
+    drop(begun);
+    let (one, other) = tokio::join!(read_back(&served, &upload), read_back(&served, &upload));
+    assert!(one == payload && other == payload && payload.starts_with(&first));
+    // One that was begun goes on.
+    let begun = client.read_staged(&upload, LIMIT).await.expect("it waits");
+    let digest = upload.received.digest;
+    let request = WriteRequest { digest, ..served.request("a", 5, b"").await };
+    let stored = client.commit(&upload, &request, LIMIT).await.expect("it is there");
+    assert_eq!(stored.outcome, WriteOutcome::Stored);
+    assert!(begun.try_collect::<Vec<_>>().await.expect("all of it").concat() == payload);
+    for refused in [
+        client.read_staged(&upload, LIMIT).await.err(),
+        client.keep_staged(&upload, LIMIT).await.err(),
+    ] {
+        let error = refused.expect("it has its name");
+        assert!(error.is_gone() && error.changed_nothing(), "{error}");
+    }
+    let upload = stage(&payload).await;
+    client.keep_staged(&upload, LIMIT).await.expect("it waits");
+    client.abandon(&upload, LIMIT).await.expect("it is taken back");
+    let error = client.read_staged(&upload, LIMIT).await.err().expect("it was taken back");
+    assert!(error.is_gone(), "{error}");
+}
+
+#[tokio::test]
+async fn no_more_staged_payloads_are_read_than_may_be() {
+    let served = Served::new().await;
+    let body = stream::iter([Ok(Bytes::from(vec![7; 1 << 20]))]);
+    let upload = served.client.stage(&served.address, OWN_NODE, None, body).await.expect("room");
+    let table = &served.staging;
+    let mut reads = Vec::new();
+    let refused = loop {
+        match table.read(upload.received.staging).await {
+            Ok(read) => reads.push(read),
+            Err(error) => break error,
+        }
+        assert!(reads.len() < 1_000, "there is no bound");
+    };
+    assert!(matches!(refused, InternalError::Busy), "{refused}");
+    let busy = served.client.read_staged(&upload, LIMIT).await.err().expect("no turn is left");
+    assert!(busy.is_busy() && !busy.is_gone(), "{busy}");
+    reads.pop();
+    assert_eq!(read_back(&served, &upload).await.len(), 1 << 20);
 }
 
 fn copy_request(name: ObjectName, stat: Stat, from: NodeId, stamp: CoreStamp) -> CopyRequest {

@@ -10,15 +10,23 @@ use holdfast_core::wire::transfer::{Received, StagingId};
 use holdfast_runtime::{Runtime, Task};
 use holdfast_store::{ByteStream, Staged, StoreError};
 use prometheus::IntGauge;
-use tokio::sync::oneshot;
+use tokio::sync::{Mutex as AsyncMutex, Semaphore, oneshot};
 use tracing::info;
 
+use crate::error::InternalError;
+
 /// Payloads that may wait at once: an engine may hold up to 1 MiB of each in
-/// memory, and each waits only for a locate.
+/// memory. Each waits for a locate, or until others have it, too.
 const MAX_STAGED: usize = 256;
 
+/// How many may be read at once, with up to 2 MiB of each in memory.
+const MAX_READ: usize = 16;
+
+/// Empty once the payload was taken out. Locked while it gets ready to be read.
+type Slot = Arc<AsyncMutex<Option<Box<dyn Staged>>>>;
+
 struct Waiting {
-    staged: Box<dyn Staged>,
+    slot: Slot,
     since: Duration,
 }
 
@@ -27,6 +35,7 @@ struct Waiting {
 pub struct StagingTable {
     runtime: Runtime,
     waiting: Arc<Mutex<BTreeMap<StagingId, Waiting>>>,
+    reads: Arc<Semaphore>,
     gauge: IntGauge,
 }
 
@@ -40,7 +49,14 @@ impl StagingTable {
     /// An empty table that shows its size in `gauge`.
     #[must_use]
     pub fn new(runtime: Runtime, gauge: IntGauge) -> Self {
-        Self { runtime, waiting: Arc::default(), gauge }
+        let reads = Arc::new(Semaphore::new(MAX_READ));
+        Self { runtime, waiting: Arc::default(), reads, gauge }
+    }
+
+    /// Whether one more could be kept, before all of it was received.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.with(|waiting| waiting.len() < MAX_STAGED)
     }
 
     /// Keeps a payload; `None` when too many wait.
@@ -53,38 +69,48 @@ impl StagingTable {
             if waiting.len() >= MAX_STAGED {
                 return None;
             }
-            waiting.insert(staging, Waiting { staged, since });
+            let slot = Arc::new(AsyncMutex::new(Some(staged)));
+            waiting.insert(staging, Waiting { slot, since });
             Some(Received { staging, size_bytes, digest })
         })
     }
 
     /// Reads a payload that waits, to pass it on, and with each piece has it wait
-    /// anew; `None` when it is not there. Until this has answered, it cannot be taken
-    /// out. Dropping the future leaves it where it is.
+    /// anew. Who takes it out meanwhile waits until this has answered. Dropping the
+    /// future leaves it where it is.
     ///
     /// # Errors
-    /// As [`Staged::read`]; then it is not there any more.
-    pub async fn read(&self, staging: StagingId) -> Result<Option<(u64, ByteStream)>, StoreError> {
-        let Some(mut staged) = self.take(staging) else { return Ok(None) };
-        let (done, read) = oneshot::channel();
-        let table = self.clone();
-        self.runtime.spawn("read-staged", async move {
-            let size_bytes = staged.size_bytes();
-            let bytes = staged.read().await;
-            if bytes.is_ok() {
-                let since = table.runtime.now();
-                table.with(|waiting| waiting.insert(staging, Waiting { staged, since }));
-            }
-            // Who asked may have gone.
-            let _ = done.send(bytes.map(|bytes| (size_bytes, bytes)));
+    /// [`InternalError::Busy`], [`InternalError::NoStaging`], and as
+    /// [`Staged::read`], after which it may be tried again.
+    pub async fn read(&self, staging: StagingId) -> Result<(u64, ByteStream), InternalError> {
+        let permit = Arc::clone(&self.reads).try_acquire_owned();
+        let permit = permit.map_err(|_| InternalError::Busy)?;
+        let now = self.runtime.now();
+        let slot = self.with(|waiting| {
+            let waiting = waiting.get_mut(&staging)?;
+            waiting.since = now;
+            Some(Arc::clone(&waiting.slot))
         });
-        let (size_bytes, bytes) = read.await.unwrap_or(Err(StoreError::WorkLost))?;
+        let slot = slot.ok_or(InternalError::NoStaging)?;
+        let (done, read) = oneshot::channel();
+        // A read that is begun must end.
+        self.runtime.spawn("read-staged", async move {
+            let bytes = match slot.lock().await.as_mut() {
+                Some(staged) => staged.read().await.map(|bytes| Some((staged.size_bytes(), bytes))),
+                None => Ok(None),
+            };
+            // Who asked may have gone.
+            let _ = done.send(bytes);
+        });
+        let read = read.await.unwrap_or(Err(StoreError::WorkLost))?;
+        let (size_bytes, bytes) = read.ok_or(InternalError::NoStaging)?;
         let table = self.clone();
         let bytes = bytes.inspect(move |_| {
+            let _reading = &permit;
             // It may have been committed by now.
             let _ = table.keep(staging);
         });
-        Ok(Some((size_bytes, bytes.boxed())))
+        Ok((size_bytes, bytes.boxed()))
     }
 
     /// Has a payload wait anew; false when it is not there.
@@ -96,10 +122,16 @@ impl StagingTable {
         })
     }
 
-    /// Takes a payload out, to commit it or to drop it.
+    /// Takes a payload out, to commit it. Dropping the future drops it.
     #[must_use]
-    pub fn take(&self, staging: StagingId) -> Option<Box<dyn Staged>> {
-        self.with(|waiting| waiting.remove(&staging)).map(|waiting| waiting.staged)
+    pub async fn take(&self, staging: StagingId) -> Option<Box<dyn Staged>> {
+        let slot = self.with(|waiting| waiting.remove(&staging))?.slot;
+        slot.lock().await.take()
+    }
+
+    /// Drops a payload, if it is there.
+    pub fn discard(&self, staging: StagingId) {
+        drop(self.with(|waiting| waiting.remove(&staging)));
     }
 
     /// Drops what nobody came for, until the task is aborted.

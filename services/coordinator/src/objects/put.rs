@@ -95,12 +95,29 @@ impl Objects {
         let spare_count = spare.iter().filter(|(counts, _)| *counts).count();
         let needed = Needed::new(quorum, spare_count);
         let (mut uploads, digest) = self.upload(recipients, needed, incoming).await?;
-        self.relay(&name, &mut uploads).await?;
-        let content = Content::Staged(Arc::new(uploads));
-        let write = Write { name, kind: Kind::Object, metadata, digest, content };
-        match self.write_when(&write, condition.as_ref()).await? {
-            Written::Stored(version) => Ok(PutDone::Stored(version)),
-            Written::OnlyGuests => Err(ObjectError::WriteFailed),
+        let mut refused = None;
+        loop {
+            self.relay(&name, &mut uploads)
+                .await
+                .map_err(|error| refused.take().unwrap_or(error))?;
+            let staged = Arc::new(uploads);
+            let (name, metadata) = (name.clone(), metadata.clone());
+            let content = Content::Staged(Arc::clone(&staged));
+            let write = Write { name, kind: Kind::Object, metadata, digest, content };
+            let written = self.write_when(&write, condition.as_ref()).await;
+            drop(write);
+            match written {
+                Ok(Written::Stored(version)) => return Ok(PutDone::Stored(version)),
+                Ok(Written::OnlyGuests) => return Err(ObjectError::WriteFailed),
+                // Somebody may have left between the last look and the write, which was
+                // sent to nobody: once, others may take the place.
+                Err(error @ ObjectError::NoQuorum { .. }) if refused.is_none() => {
+                    let Ok(back) = Arc::try_unwrap(staged) else { return Err(error) };
+                    (uploads, refused) = (back, Some(error));
+                }
+                Err(error) => return Err(error),
+            }
+            self.confirm(&mut uploads).await;
         }
     }
 

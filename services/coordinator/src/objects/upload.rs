@@ -4,9 +4,11 @@
 //! |---|---|
 //! | here | who has received it, and whether that is enough |
 //! | `pump` | passes its chunks on, and leaves behind who stands still |
+//! | `progress` | whether what is passed on to others moves |
 //! | `relay` | passes what some have received on to others, if too few did |
 //! | `staged` | what was received, until it has its version |
 
+mod progress;
 mod pump;
 mod relay;
 mod staged;
@@ -106,7 +108,7 @@ impl Objects {
         }
         for (_, to) in &recipients {
             if !uploads.has(to.member.id) {
-                uploads.leave_behind(to.member.id);
+                uploads.lose(to.member.id);
             }
         }
         if enough.count(uploads.nodes()) < needed.least {

@@ -12,6 +12,8 @@
 //! | `DELETE /internal/v1/objects/<bucket>/<key>` | forget one exact version |
 //! | `POST /internal/v1/staging` | the bytes of a large payload |
 //! | `PUT /internal/v1/staging/<id>/objects/<bucket>/<key>` | give them a name and a version |
+//! | `GET /internal/v1/staging/<id>` | read them back, to pass them on |
+//! | `POST /internal/v1/staging/<id>` | have them wait for a minute more |
 //! | `DELETE /internal/v1/staging/<id>` | take them back |
 //! | `POST /internal/v1/copies` | fetch one version from another member and keep it |
 //! | `POST /internal/v1/repair` | look at these names soon |

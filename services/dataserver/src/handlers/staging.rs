@@ -18,6 +18,9 @@ pub(super) async fn handle_stage(
     mut body: BodyStream,
 ) -> Result<Response, InternalError> {
     internal.check_takes_data()?;
+    if !internal.staging.has_room() {
+        return Err(InternalError::TooManyStaged);
+    }
     let mut staging = internal.store.stage(body.declared_bytes()).await?;
     while let Some(chunk) = body.next().await {
         staging.write(chunk?).await?;
@@ -28,8 +31,7 @@ pub(super) async fn handle_stage(
 
 /// Gives what was received, so that others can have it, too.
 pub(super) async fn handle_read(internal: &Internal, id: &str) -> Result<Response, InternalError> {
-    let read = internal.staging.read(parse_id(id)?).await?;
-    let (length, bytes) = read.ok_or(InternalError::NoStaging)?;
+    let (length, bytes) = internal.staging.read(parse_id(id)?).await?;
     let bytes = bytes.map_err(std::io::Error::other);
     let mut response = warp::reply::stream(SyncStream::new(bytes)).into_response();
     response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
@@ -59,7 +61,7 @@ pub(super) async fn handle_commit(
     internal.check_takes_data()?;
     // What is refused now stays staged, and can be offered again.
     internal.gate.check(&name, write.content.version, write.basis)?;
-    let staged = internal.staging.take(parse_id(id)?).ok_or(InternalError::NoStaging)?;
+    let staged = internal.staging.take(parse_id(id)?).await.ok_or(InternalError::NoStaging)?;
     if staged.digest() != write.digest {
         return Err(InternalError::DigestMismatch);
     }
@@ -69,7 +71,7 @@ pub(super) async fn handle_commit(
 
 /// Drops a staged payload; fine if it is gone.
 pub(super) fn handle_drop(internal: &Internal, id: &str) -> Result<Response, InternalError> {
-    drop(internal.staging.take(parse_id(id)?));
+    internal.staging.discard(parse_id(id)?);
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

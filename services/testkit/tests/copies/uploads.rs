@@ -2,36 +2,39 @@
 //! of its owners: what the others have received is passed on to another data server.
 
 use holdfast_testkit::client::{self, Connection, Response, copies_of_newest};
-use holdfast_testkit::cluster::{Options, ProcessCluster};
+use holdfast_testkit::cluster::{Options, ProcessCluster, member};
 use holdfast_testkit::{logs, wait};
 
 const RELAYED: &str = "holdfast_uploads_relayed_total";
 
+/// What is logged of the owners that were lost.
+const LOST: [&str; 2] = ["did not take a payload", "has lost an upload that waited"];
+
 /// More than fits into what is under way to a data server that reads nothing.
 const BYTES: usize = 64 << 20;
 
-/// The places of the two data servers that receive a payload.
-async fn receivers(cluster: &ProcessCluster) -> [usize; 2] {
-    wait::until("two data servers receive it", async || {
+/// The places of the data servers that receive a payload.
+async fn receivers<const N: usize>(cluster: &ProcessCluster) -> [usize; N] {
+    wait::until("as many data servers receive it as should", async || {
         let mut busy = Vec::new();
         for (place, server) in cluster.data_servers.iter().enumerate() {
             if server.metric("holdfast_http_requests_in_flight", &[]).await > 0.0 {
                 busy.push(place);
             }
         }
-        <[usize; 2]>::try_from(busy).ok()
+        <[usize; N]>::try_from(busy).ok()
     })
     .await
 }
 
 /// Sends the beginning of a payload, has something happen to its receivers, and
 /// sends the rest.
-async fn put_around(
+async fn put_around<const N: usize>(
     cluster: &mut ProcessCluster,
     path: &str,
     headers: &[(&str, &str)],
     body: &[u8],
-    happens: impl AsyncFnOnce(&mut ProcessCluster, [usize; 2]),
+    happens: impl AsyncFnOnce(&mut ProcessCluster, [usize; N]),
 ) -> Response {
     let mut put = Connection::open(cluster.api(0)).await.expect("it listens");
     let length = body.len().to_string();
@@ -47,16 +50,21 @@ async fn put_around(
     put.response("PUT").await.expect("an answer")
 }
 
-async fn is_there_twice(cluster: &ProcessCluster, path: &str, body: &[u8]) {
+fn payload() -> Vec<u8> {
+    (0..BYTES).map(|index| (index % 251) as u8).collect()
+}
+
+/// Both apis read it, and as many have it as should.
+async fn is_there(cluster: &ProcessCluster, path: &str, body: &[u8], copies: usize) {
     for api in &cluster.apis {
         let got = client::get(api.address(), path).await.expect("an answer");
         assert_eq!(got.status, 200, "{}", got.text());
         assert!(got.body == body, "{path}: other bytes");
     }
     let replicas = path.replace("/objects/", "/locate/") + "?replicas";
-    wait::until_true("there are two copies", async || {
+    wait::until_true("there are as many copies as there should be", async || {
         let found = client::get(cluster.api(0), &replicas).await.expect("an answer");
-        copies_of_newest(&found.json()) == 2
+        copies_of_newest(&found.json()) == copies
     })
     .await;
 }
@@ -64,10 +72,11 @@ async fn is_there_twice(cluster: &ProcessCluster, path: &str, body: &[u8]) {
 #[tokio::test]
 async fn an_owner_that_is_lost_in_the_middle_of_a_payload_fails_no_write() {
     let _alone = crate::BUSY.lock().await;
-    let env = vec![("REPLICAS", "2".to_owned())];
+    // Who goes is there for a while, and takes nothing new.
+    let env = vec![("REPLICAS", "2".to_owned()), ("SHUTDOWN_DELAY", "3s".to_owned())];
     let options = Options { data_servers: 4, env, ..Options::default() };
     let mut cluster = ProcessCluster::start(options).await;
-    let body: Vec<u8> = (0..BYTES).map(|index| (index % 251) as u8).collect();
+    let body = payload();
     let mut before = 0.0;
     for (round, headers) in [&[][..], &[("If-None-Match", "*")]].into_iter().enumerate() {
         let died = format!("/objects/died-{round}");
@@ -78,7 +87,7 @@ async fn an_owner_that_is_lost_in_the_middle_of_a_payload_fails_no_write() {
         };
         let stored = put_around(&mut cluster, &died, headers, &body, kill).await;
         assert_eq!(stored.status, 200, "{}", stored.text());
-        is_there_twice(&cluster, &died, &body).await;
+        is_there(&cluster, &died, &body, 2).await;
         cluster.data_servers[victim].restart().await;
         cluster.ready().await;
 
@@ -89,13 +98,53 @@ async fn an_owner_that_is_lost_in_the_middle_of_a_payload_fails_no_write() {
         };
         let stored = put_around(&mut cluster, &hung, headers, &body, pause).await;
         assert_eq!(stored.status, 200, "{}", stored.text());
-        is_there_twice(&cluster, &hung, &body).await;
+        is_there(&cluster, &hung, &body, 2).await;
         cluster.data_servers[victim].resume();
         cluster.ready().await;
 
+        // It receives to the end what was begun, and says that it goes.
+        let left = format!("/objects/left-{round}");
+        let terminate = async |cluster: &mut ProcessCluster, receivers: [usize; 2]| {
+            victim = receivers[round];
+            cluster.data_servers[victim].terminate();
+            let leaver = cluster.data_servers[victim].address();
+            wait::until_true("it is known that it goes", async || {
+                member(&cluster.apis[0], leaver).await.get("hearing") == Some(&"leaving".into())
+            })
+            .await;
+        };
+        let stored = put_around(&mut cluster, &left, headers, &body, terminate).await;
+        assert_eq!(stored.status, 200, "{}", stored.text());
+        is_there(&cluster, &left, &body, 2).await;
+        cluster.data_servers[victim].ended().await;
+        cluster.data_servers[victim].restart().await;
+        cluster.ready().await;
+
         let after = cluster.apis[0].metric(RELAYED, &[]).await;
-        assert!(after >= before + 2.0, "{before} and then {after} were passed on");
+        assert!(after >= before + 3.0, "{before} and then {after} were passed on");
         before = after;
     }
-    cluster.check_logs(&[&logs::AWAY[..], &["did not take a payload"]].concat());
+    cluster.check_logs(&[&logs::AWAY[..], &LOST].concat());
+}
+
+#[tokio::test]
+async fn two_of_three_owners_that_are_lost_in_the_middle_of_a_payload_fail_no_write() {
+    let _alone = crate::BUSY.lock().await;
+    let env = vec![("REPLICAS", "3".to_owned()), ("WRITE_QUORUM", "3".to_owned())];
+    let options = Options { data_servers: 5, env, ..Options::default() };
+    let mut cluster = ProcessCluster::start(options).await;
+    let body = payload();
+    let mut paused = 0;
+    let lose_two = async |cluster: &mut ProcessCluster, receivers: [usize; 3]| {
+        paused = receivers[1];
+        cluster.data_servers[receivers[0]].kill().await;
+        cluster.data_servers[paused].pause();
+    };
+    let stored = put_around(&mut cluster, "/objects/lost", &[], &body, lose_two).await;
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    is_there(&cluster, "/objects/lost", &body, 3).await;
+    let relayed = cluster.apis[0].metric(RELAYED, &[]).await;
+    assert!(relayed >= 2.0, "{relayed} were passed on");
+    cluster.data_servers[paused].resume();
+    cluster.check_logs(&[&logs::AWAY[..], &LOST].concat());
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use holdfast_core::locate::Located;
-use holdfast_core::membership::{Hearing, View};
+use holdfast_core::membership::{Hearing, Member, View};
 use holdfast_core::node::NodeId;
 use holdfast_core::object::Digest;
 use holdfast_core::wire::transfer::WriteAnswer;
@@ -31,7 +31,13 @@ pub(in crate::objects) struct Uploads {
 struct Staged {
     upload: Upload,
     committed: AtomicBool,
+    /// How often it could not be read.
+    failures: usize,
 }
+
+/// How often a payload that cannot be read where it waits is asked for, before it is
+/// taken for lost.
+const READS: usize = 3;
 
 impl Uploads {
     /// Nobody has it yet.
@@ -40,21 +46,41 @@ impl Uploads {
         Self { objects, size_bytes, digest, staged, left_behind }
     }
 
-    /// A data server says that it has all of it; false if that is something else.
+    /// A data server says that it has all of it; false if that is something else,
+    /// which it need not keep.
     pub(super) fn add(&mut self, node: NodeId, upload: Upload) -> bool {
         let received = &upload.received;
         if (received.size_bytes, received.digest) != (self.size_bytes, self.digest) {
             warn!(%node, "a payload changed on its way to the data server");
+            self.abandon(upload);
             return false;
         }
         let committed = AtomicBool::new(false);
-        self.staged.insert(node, Staged { upload, committed });
+        self.staged.insert(node, Staged { upload, committed, failures: 0 });
         true
     }
 
-    /// A data server was to have it, and has not.
-    pub(super) fn leave_behind(&mut self, node: NodeId) {
+    /// Where it can be read: where that has failed the least.
+    pub(super) fn source(&self) -> Option<&Upload> {
+        self.staged.values().min_by_key(|staged| staged.failures).map(|staged| &staged.upload)
+    }
+
+    /// It could not be read there, or not as it was. After a few times it is taken
+    /// for lost there.
+    pub(super) fn doubt(&mut self, node: NodeId) {
+        let Some(staged) = self.staged.get_mut(&node) else { return };
+        staged.failures += 1;
+        if staged.failures >= READS {
+            self.lose(node);
+        }
+    }
+
+    /// A data server was to have it and has not, or has it no more.
+    pub(super) fn lose(&mut self, node: NodeId) {
         self.left_behind.insert(node);
+        if let Some(staged) = self.staged.remove(&node) {
+            self.abandon(staged.upload);
+        }
     }
 
     /// Who has it.
@@ -83,14 +109,18 @@ impl Uploads {
     }
 
     /// The members that have it and take data.
+    pub(super) fn usable<'a>(&'a self, view: &'a View) -> impl Iterator<Item = &'a Member> {
+        let members = self.staged.keys().filter_map(|node| view.member(*node));
+        members.filter(|member| member.counts() && member.hearing != Hearing::Leaving)
+    }
+
+    /// Those of them that have answered.
     pub(in crate::objects) fn recipients(&self, view: &View, located: &Located) -> Vec<Recipient> {
-        let recipient = |node: &NodeId| {
-            let member = view.member(*node)?;
-            let stamp = located.stamp_or_earlier(*node)?;
-            let usable = member.counts() && member.hearing != Hearing::Leaving;
-            usable.then(|| Recipient { member: member.clone(), stamp })
+        let recipient = |member: &Member| {
+            let stamp = located.stamp_or_earlier(member.id)?;
+            Some(Recipient { member: member.clone(), stamp })
         };
-        self.staged.keys().filter_map(recipient).collect()
+        self.usable(view).filter_map(recipient).collect()
     }
 
     /// Gives the payload that `node` has its name and version.
@@ -110,20 +140,23 @@ impl Uploads {
         }
         answer
     }
+
+    /// If this fails the data server drops the payload by itself later.
+    fn abandon(&self, upload: Upload) {
+        let objects = self.objects.clone();
+        self.objects.runtime.spawn("abandon", async move {
+            let limit = objects.config.read_timeout;
+            let _ = objects.data_servers.abandon(&upload, limit).await;
+        });
+    }
 }
 
 impl Drop for Uploads {
     fn drop(&mut self) {
         for (_, staged) in std::mem::take(&mut self.staged) {
-            if staged.committed.load(Ordering::SeqCst) {
-                continue;
+            if !staged.committed.load(Ordering::SeqCst) {
+                self.abandon(staged.upload);
             }
-            let objects = self.objects.clone();
-            self.objects.runtime.spawn("abandon", async move {
-                // If this fails the data server drops the payload by itself later.
-                let limit = objects.config.read_timeout;
-                let _ = objects.data_servers.abandon(&staged.upload, limit).await;
-            });
         }
     }
 }
