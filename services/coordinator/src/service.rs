@@ -194,7 +194,9 @@ pub async fn end(
     match run_shutdown(runtime, shutdown, times, goodbye, public.finished()).await {
         Ending::Clean => info!("every request was finished"),
         Ending::Late => warn!("requests in flight were cut off at SHUTDOWN_TIMEOUT"),
-        Ending::Forced => warn!("a second signal ended this process at once"),
+        Ending::Forced => warn!(
+            "this process ends at once, after a second signal or a failure that is told below"
+        ),
     }
 }
 

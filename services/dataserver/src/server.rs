@@ -300,8 +300,8 @@ fn admin_routes(operators: Operators, scrub: ScrubHandle) -> BoxedFilter<(Respon
     admin::routes(operators).or(scrub).unify().boxed()
 }
 
-/// A volume whose sync failed, or whose index is damaged, is read no more by this process: what the disk
-/// still holds, only a new start tells.
+/// A volume whose sync failed, or whose index is damaged, is read no more by this
+/// process: what the disk still holds, only a new start tells.
 fn stop_when_poisoned(runtime: &Runtime, store: Arc<dyn Store>, shutdown: Shutdown) -> Task {
     let inner = runtime.clone();
     runtime.spawn("poison-watch", async move {
