@@ -8,6 +8,7 @@
 mod common;
 
 use common::forgetful::ForgetfulMount;
+use common::payload;
 use common::power::{Call, Choice, Fault, Matching, Options};
 use holdfast_testkit::client;
 use holdfast_testkit::cluster::{self, ProcessCluster};
@@ -26,7 +27,7 @@ fn path(number: usize) -> String {
 }
 
 fn body(number: usize) -> Vec<u8> {
-    vec![number as u8; if number == SMALL { LARGE_BYTES } else { 1_000 + number }]
+    payload(if number == SMALL { LARGE_BYTES } else { 1_000 + number }).to_vec()
 }
 
 /// Everything that was acknowledged is there.

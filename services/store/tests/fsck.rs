@@ -14,11 +14,12 @@ mod common;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use common::faulty::{Fault, FaultyFiles, PAGE_BYTES};
+use common::log::{flip, flip_head, record_of, segments};
 use common::{TempDir, name, payload, stamp};
 use futures_util::StreamExt;
 use holdfast_core::object::Kind;
@@ -88,38 +89,6 @@ fn kinds(report: &FsckReport) -> Vec<FindingKind> {
 fn assert_clean(root: &Path) {
     let (report, events) = run(root, CHECK);
     assert_eq!(report.damage, BTreeMap::new(), "{events:#?}");
-}
-
-fn segments(root: &Path) -> Vec<PathBuf> {
-    let paths = fs::read_dir(root.join("log")).unwrap().map(|entry| entry.unwrap().path());
-    let mut paths: Vec<_> = paths.collect();
-    paths.sort_unstable();
-    paths
-}
-
-/// Where the last record of a key begins, and in which segment.
-fn record_of(root: &Path, key: &str) -> (PathBuf, u64) {
-    for path in segments(root).into_iter().rev() {
-        let bytes = fs::read(&path).unwrap();
-        let found = bytes.windows(key.len()).rposition(|window| window == key.as_bytes());
-        if let Some(found) = found {
-            return (path, (found - "objects".len() - 80) as u64);
-        }
-    }
-    panic!("{key} is not in the log");
-}
-
-fn flip(path: &Path, offset: u64) {
-    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, offset).unwrap();
-    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
-}
-
-/// Makes a head unreadable.
-fn flip_head(root: &Path, key: &str) {
-    let (path, offset) = record_of(root, key);
-    flip(&path, offset + 30);
 }
 
 fn drop_index(root: &Path) {

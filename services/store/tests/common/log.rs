@@ -1,8 +1,12 @@
 //! A small volume of the log engine of which everything is known, and the rule
 //! that its answers keep whatever happened to its bytes.
 
+#![allow(clippy::disallowed_types, reason = "damage is done behind the seam")]
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,6 +62,40 @@ pub async fn filled(segment_bytes: u32) -> (PowerDisk, MemoryIndexEngine, Model)
     (disk, index, model)
 }
 
+/// The segments of a volume, in order.
+pub fn segments(root: &Path) -> Vec<PathBuf> {
+    let paths = fs::read_dir(root.join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let mut paths: Vec<_> = paths.collect();
+    paths.sort_unstable();
+    paths
+}
+
+/// Where the last record of a key begins, and in which segment.
+pub fn record_of(root: &Path, key: &str) -> (PathBuf, u64) {
+    for path in segments(root).into_iter().rev() {
+        let bytes = fs::read(&path).unwrap();
+        let found = bytes.windows(key.len()).rposition(|window| window == key.as_bytes());
+        if let Some(found) = found {
+            return (path, (found - "objects".len() - 80) as u64);
+        }
+    }
+    panic!("{key} is not in the log");
+}
+
+/// Makes a byte another one.
+pub fn flip(path: &Path, offset: u64) {
+    let file = fs::OpenOptions::new().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, offset).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], offset).unwrap();
+}
+
+/// Makes a head unreadable.
+pub fn flip_head(root: &Path, key: &str) {
+    let (path, offset) = record_of(root, key);
+    flip(&path, offset + 30);
+}
+
 /// What a volume was told last of a name.
 #[derive(Debug, Clone)]
 pub enum Known {
@@ -96,14 +134,17 @@ impl Opener {
             Some(files) => runtime.with_files(Arc::clone(files)),
             None => runtime,
         };
-        let options = LogStoreOptions {
+        LogStore::open(runtime, self.root.clone(), self.options()).await
+    }
+
+    pub fn options(&self) -> LogStoreOptions {
+        LogStoreOptions {
             reserve_bytes: 0,
             inline_limit_bytes: INLINE_LIMIT_BYTES,
             segment_bytes: self.segment_bytes,
             index: self.index.clone(),
             ..LogStoreOptions::default()
-        };
-        LogStore::open(runtime, self.root.clone(), options).await
+        }
     }
 }
 
