@@ -11,7 +11,9 @@ mod faults;
 mod full;
 mod kind;
 mod lists;
+mod replicas;
 mod report;
+mod rolling;
 mod skew;
 mod stage;
 mod upgrade;
@@ -26,9 +28,11 @@ use crate::cluster::Options;
 use clients::Load;
 use faults::Faults;
 pub use kind::Kind;
+pub use replicas::{Change, change_replicas};
 pub use report::{Report, Seen};
+pub use rolling::Outcome as RollingOutcome;
 use stage::Stage;
-pub use upgrade::{Outcome as UpgradeOutcome, Upgrade, upgrade};
+pub use upgrade::{Upgrade, upgrade};
 pub use verdict::Wrong;
 
 /// What a run is like.

@@ -1,7 +1,7 @@
 //! Clients that write and read a few keys at random, and remember everything.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ const REQUESTS_PER_LIST: u64 = 16;
 #[derive(Debug)]
 pub(super) struct Load {
     apis: Vec<String>,
-    copies: usize,
+    copies: AtomicUsize,
     started: Instant,
     stopped: AtomicBool,
     values: AtomicU64,
@@ -50,7 +50,7 @@ impl Load {
     pub(super) fn new(apis: Vec<String>, copies: usize) -> Self {
         Self {
             apis,
-            copies,
+            copies: AtomicUsize::new(copies),
             started: Instant::now(),
             stopped: AtomicBool::new(false),
             values: AtomicU64::new(1),
@@ -72,7 +72,12 @@ impl Load {
 
     /// Copies that each object is to have.
     pub(super) fn copies(&self) -> usize {
-        self.copies
+        self.copies.load(Ordering::SeqCst)
+    }
+
+    /// From now on it is to have so many.
+    pub(super) fn expect_copies(&self, copies: usize) {
+        self.copies.store(copies, Ordering::SeqCst);
     }
 
     pub(super) fn apis(&self) -> &[String] {

@@ -101,7 +101,8 @@ impl Load {
     }
 }
 
-async fn until<T>(
+/// Looks until it is well, or gives what is not after the deadline.
+pub(super) async fn until<T>(
     deadline: Instant,
     mut look: impl AsyncFnMut() -> Result<T, String>,
 ) -> Result<T, String> {

@@ -9,6 +9,7 @@
 mod chaos;
 mod elastic;
 mod full;
+mod replicas;
 mod replication;
 mod stalled;
 mod two;
