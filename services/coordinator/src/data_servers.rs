@@ -137,8 +137,8 @@ impl DataServerError {
         matches!(self, Self::Refused { code, .. } if code == BUSY)
     }
 
-    /// Whether what was asked for will not be there again: another process runs
-    /// there, or it says so.
+    /// Whether what was staged there will not be there again: another data server
+    /// runs there, or it says so.
     #[must_use]
     pub fn is_gone(&self) -> bool {
         match self {

@@ -81,7 +81,7 @@ impl StagingTable {
     ///
     /// # Errors
     /// [`InternalError::Busy`], [`InternalError::NoStaging`], and as
-    /// [`Staged::read`], after which it may be tried again.
+    /// [`Staged::read`]; then it is not there any more.
     pub async fn read(&self, staging: StagingId) -> Result<(u64, ByteStream), InternalError> {
         let permit = Arc::clone(&self.reads).try_acquire_owned();
         let permit = permit.map_err(|_| InternalError::Busy)?;
@@ -93,12 +93,16 @@ impl StagingTable {
         });
         let slot = slot.ok_or(InternalError::NoStaging)?;
         let (done, read) = oneshot::channel();
+        let table = self.clone();
         // A read that is begun must end.
         self.runtime.spawn("read-staged", async move {
             let bytes = match slot.lock().await.as_mut() {
                 Some(staged) => staged.read().await.map(|bytes| Some((staged.size_bytes(), bytes))),
                 None => Ok(None),
             };
+            if bytes.is_err() {
+                table.discard(staging);
+            }
             // Who asked may have gone.
             let _ = done.send(bytes);
         });

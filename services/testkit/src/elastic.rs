@@ -221,7 +221,10 @@ async fn read_back(cluster: &ProcessCluster, plan: &Plan) -> Vec<String> {
 }
 
 /// The active members, as placement sees them.
-async fn candidates(cluster: &ProcessCluster) -> BTreeMap<NodeId, Candidate> {
+///
+/// # Panics
+/// Without an api.
+pub async fn candidates(cluster: &ProcessCluster) -> BTreeMap<NodeId, Candidate> {
     let listed = cluster.apis.first().expect("there is one").data_servers().await;
     let members = listed["dataservers"].as_array().cloned().unwrap_or_default();
     let active = members.iter().filter(|member| member["state"] == "active");

@@ -109,8 +109,8 @@ impl Objects {
             match written {
                 Ok(Written::Stored(version)) => return Ok(PutDone::Stored(version)),
                 Ok(Written::OnlyGuests) => return Err(ObjectError::WriteFailed),
-                // Somebody may have left between the last look and the write, which was
-                // sent to nobody: once, others may take the place.
+                // Somebody may have left between the last look and the write, which
+                // nobody took: once, others may take the place.
                 Err(error @ ObjectError::NoQuorum { .. }) if refused.is_none() => {
                     let Ok(back) = Arc::try_unwrap(staged) else { return Err(error) };
                     (uploads, refused) = (back, Some(error));

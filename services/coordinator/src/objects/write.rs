@@ -120,7 +120,7 @@ impl Objects {
 
     /// A write must go above whatever was acknowledged. With one copy nobody
     /// else can say what a silent member has, and the write goes on.
-    fn check_ordered(&self, located: &Located) -> Result<(), ObjectError> {
+    pub(super) fn check_ordered(&self, located: &Located) -> Result<(), ObjectError> {
         let nobody = located.stamps.is_empty() && located.unheard.is_empty();
         if located.complete || located.quorum.is_single_copy() || nobody {
             return Ok(());

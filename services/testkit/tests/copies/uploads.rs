@@ -1,14 +1,21 @@
 //! An owner is lost in the middle of a large payload, where a write waits for all
 //! of its owners: what the others have received is passed on to another data server.
 
+use holdfast_core::name::{Key, ObjectName};
+use holdfast_core::node::NodeId;
+use holdfast_core::placement::choose_owners;
 use holdfast_testkit::client::{self, Connection, Response, copies_of_newest};
 use holdfast_testkit::cluster::{Options, ProcessCluster, member};
+use holdfast_testkit::elastic::candidates;
 use holdfast_testkit::{logs, wait};
 
 const RELAYED: &str = "holdfast_uploads_relayed_total";
 
 /// What is logged of the owners that were lost.
 const LOST: [&str; 2] = ["did not take a payload", "has lost an upload that waited"];
+
+/// What is logged when another one does not take it.
+const REFUSED: &str = "an upload could not be passed on";
 
 /// More than fits into what is under way to a data server that reads nothing.
 const BYTES: usize = 64 << 20;
@@ -147,4 +154,49 @@ async fn two_of_three_owners_that_are_lost_in_the_middle_of_a_payload_fail_no_wr
     assert!(relayed >= 2.0, "{relayed} were passed on");
     cluster.data_servers[paused].resume();
     cluster.check_logs(&[&logs::AWAY[..], &LOST].concat());
+}
+
+/// As many payloads as a data server lets wait.
+const MOST_STAGED: usize = 256;
+
+/// The places of all data servers, in the order in which they should hold a name.
+async fn order(cluster: &ProcessCluster, key: &str) -> Vec<usize> {
+    let name = ObjectName::seed(Key::new(key).expect("a short name"));
+    let candidates: Vec<_> = candidates(cluster).await.into_values().collect();
+    let order = choose_owners(&name, &candidates, candidates.len());
+    let mut places = Vec::new();
+    for server in &cluster.data_servers {
+        let member = member(&cluster.apis[0], server.address()).await;
+        let is_it = |node: &NodeId| member["node"] == node.to_string();
+        places.push(order.iter().position(is_it).expect("all are members"));
+    }
+    let mut all: Vec<usize> = (0..places.len()).collect();
+    all.sort_by_key(|place| places[*place]);
+    all
+}
+
+#[tokio::test]
+async fn who_takes_no_more_payloads_is_passed_over_when_an_owner_is_lost() {
+    let _alone = crate::BUSY.lock().await;
+    let env = vec![("REPLICAS", "3".to_owned()), ("WRITE_QUORUM", "3".to_owned())];
+    let options = Options { data_servers: 5, env, ..Options::default() };
+    let mut cluster = ProcessCluster::start(options).await;
+    let body = payload();
+    let order = order(&cluster, "passed-over").await;
+    let lose = async |cluster: &mut ProcessCluster, mut receivers: [usize; 3]| {
+        receivers.sort_by_key(|place| order.iter().position(|one| one == place));
+        assert_eq!(receivers, order[..3], "the owners receive it");
+        // The next one refuses before it has read anything.
+        let full = cluster.data_servers[order[3]].address();
+        for _ in 0..MOST_STAGED {
+            let staged = client::request(full, "POST", "/internal/v1/staging", &[], b"x").await;
+            assert_eq!(staged.expect("an answer").status, 200);
+        }
+        cluster.data_servers[order[0]].kill().await;
+    };
+    let stored = put_around(&mut cluster, "/objects/passed-over", &[], &body, lose).await;
+    assert_eq!(stored.status, 200, "{}", stored.text());
+    is_there(&cluster, "/objects/passed-over", &body, 3).await;
+    assert!(cluster.apis[0].log().contains(REFUSED), "the full one was not asked");
+    cluster.check_logs(&[&logs::AWAY[..], &LOST, &[REFUSED, "status=429"]].concat());
 }

@@ -14,6 +14,10 @@ use super::LONG_STALL;
 /// What must move within [`LONG_STALL`], or the rest if that is less: 64 KiB/s.
 const LEAST_BYTES: u64 = 384 * 1024;
 
+/// For how many more stalls the answer is waited for once all of it has passed: a good
+/// part may still be on its way.
+const MOST_ENDS: usize = 2;
+
 /// How far a payload has come. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Progress {
@@ -24,9 +28,8 @@ pub(super) struct Progress {
 #[derive(Debug, Default)]
 struct Shared {
     passed_bytes: AtomicU64,
-    /// Whether the next bytes are waited for, and not for somebody to take them.
     awaits_source: AtomicBool,
-    broke: AtomicBool,
+    is_broken: AtomicBool,
 }
 
 impl Progress {
@@ -52,7 +55,7 @@ impl Progress {
                     Ok(chunk) => {
                         shared.passed_bytes.fetch_add(chunk.len() as u64, Ordering::Relaxed);
                     }
-                    Err(_) => shared.broke.store(true, Ordering::Relaxed),
+                    Err(_) => shared.is_broken.store(true, Ordering::Relaxed),
                 }
             }
             polled
@@ -61,11 +64,12 @@ impl Progress {
 
     /// Returns when too little moves.
     pub(super) async fn stalled(&self, runtime: &Runtime) {
-        let mut seen = 0;
+        let (mut seen, mut ends) = (0, 0..MOST_ENDS);
         loop {
             runtime.sleep(LONG_STALL).await;
             match self.passed_since(seen) {
                 Some(passed) => seen = passed,
+                None if seen == self.bytes && ends.next().is_some() => {}
                 None => return,
             }
         }
@@ -74,15 +78,18 @@ impl Progress {
     /// How far it is, if that is far enough from where it was.
     fn passed_since(&self, seen: u64) -> Option<u64> {
         let passed = self.shared.passed_bytes.load(Ordering::Relaxed);
-        // Once all of it has passed, what lacks is the answer.
         let least = LEAST_BYTES.min(self.bytes.saturating_sub(seen)).max(1);
         (passed.saturating_sub(seen) >= least).then_some(passed)
     }
 
-    /// Whether a failure now is where the bytes come from.
-    pub(super) fn is_source_to_blame(&self) -> bool {
-        self.shared.broke.load(Ordering::Relaxed)
-            || self.shared.awaits_source.load(Ordering::Relaxed)
+    /// Whether the next bytes are waited for, and not for somebody to take them.
+    pub(super) fn awaits_source(&self) -> bool {
+        self.shared.awaits_source.load(Ordering::Relaxed)
+    }
+
+    /// Whether the bytes ended with an error.
+    pub(super) fn is_broken(&self) -> bool {
+        self.shared.is_broken.load(Ordering::Relaxed)
     }
 }
 

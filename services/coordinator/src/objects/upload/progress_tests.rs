@@ -38,19 +38,19 @@ async fn it_moves_while_enough_of_it_passes() {
 }
 
 #[tokio::test]
-async fn who_is_waited_for_is_to_blame() {
+async fn who_is_waited_for_is_known() {
     let (progress, sender, mut body) = watched();
-    assert!(!progress.is_source_to_blame(), "nobody has asked for anything yet");
+    assert!(!progress.awaits_source(), "nobody has asked for anything yet");
     assert!(poll!(body.next()).is_pending());
-    assert!(progress.is_source_to_blame(), "it was asked and gave nothing");
+    assert!(progress.awaits_source(), "it was asked and gave nothing");
     sender.send(chunk(1)).expect("the body is there");
     assert!(body.next().await.is_some());
-    assert!(!progress.is_source_to_blame(), "what it gave is not asked for more");
+    assert!(!progress.awaits_source() && !progress.is_broken(), "nobody asks for more");
     sender.send(Err(io::Error::other("broken"))).expect("the body is there");
     assert!(body.next().await.is_some());
-    assert!(progress.is_source_to_blame(), "it broke");
+    assert!(progress.is_broken());
     let (progress, sender, mut body) = watched();
     drop(sender);
     assert!(body.next().await.is_none());
-    assert!(!progress.is_source_to_blame(), "all of it has passed");
+    assert!(!progress.awaits_source() && !progress.is_broken(), "all of it has passed");
 }

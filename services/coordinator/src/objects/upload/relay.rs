@@ -15,7 +15,7 @@ use tracing::{info, warn};
 
 use super::Uploads;
 use super::progress::Progress;
-use crate::data_servers::{DataServerError, StagedBody, Upload};
+use crate::data_servers::{DataServerError, Upload};
 use crate::error::ObjectError;
 use crate::objects::Objects;
 use crate::objects::replicate::Recipient;
@@ -26,8 +26,13 @@ use crate::settings::STAGING_PATIENCE;
 const MOST_TRIED: usize = 8;
 
 /// How long it waits for its turn where too many payloads are read, and how often.
-const BUSY_WAIT: Duration = Duration::from_millis(500);
-const MOST_WAITS: usize = 120;
+const BUSY_WAIT: Duration = Duration::from_secs(1);
+const MOST_WAITS: usize = 60;
+
+/// How often, and how long after each other, those that have a payload are asked
+/// whether they still do: in all for less than [`STAGING_PATIENCE`].
+const CONFIRMS: usize = 3;
+const CONFIRM_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a payload was not passed on.
 enum Failed {
@@ -62,9 +67,18 @@ impl Objects {
     }
 
     /// Has those that say that they have the payload wait anew, and leaves the
-    /// others out.
+    /// others out. Who does not answer is asked again: that says nothing of what it
+    /// has.
     pub(in crate::objects) async fn confirm(&self, uploads: &mut Uploads) {
-        for (node, error) in self.keep_all(uploads).await {
+        let mut failed = self.keep_all(uploads).await;
+        for _ in 1..CONFIRMS {
+            if failed.iter().all(|(_, error)| error.is_gone()) {
+                break;
+            }
+            self.runtime.sleep(CONFIRM_WAIT).await;
+            failed = self.keep_all(uploads).await;
+        }
+        for (node, error) in failed {
             warn!(%node, %error, "a data server has lost an upload that waited there");
             uploads.lose(node);
         }
@@ -111,6 +125,8 @@ impl Objects {
         tried: &BTreeSet<NodeId>,
     ) -> Result<Vec<Recipient>, ObjectError> {
         let located = self.locate_all(name).await?;
+        // The write would be refused, after all that was passed on for it.
+        self.check_ordered(&located)?;
         let view = &self.cluster.snapshot().view;
         let targets = choose_targets(view, &located, name, uploads.size_bytes())?;
         let Targets::Members(mut others) = targets else { return Err(ObjectError::WriteFailed) };
@@ -136,8 +152,9 @@ impl Objects {
         uploads: &mut Uploads,
     ) -> Result<(), DataServerError> {
         let node = to.member.id;
+        let (mut busy, mut waits, mut changed) = (BTreeSet::new(), 0..MOST_WAITS, false);
         loop {
-            let source = uploads.source().ok_or(DataServerError::Source)?;
+            let source = uploads.source(&busy).ok_or(DataServerError::Source)?;
             let from = source.node;
             let passed = tokio::select! {
                 biased;
@@ -146,17 +163,32 @@ impl Objects {
             };
             match passed {
                 Ok(upload) => {
-                    if !uploads.add(node, upload) {
-                        uploads.doubt(from);
+                    if uploads.add(node, upload) {
+                        self.metrics.uploads_relayed.inc();
+                        info!(key = %name, %from, to = %node, "an upload was passed on in the place of an owner");
+                        return Ok(());
+                    }
+                    uploads.doubt(from);
+                    // From another one, too: then it changes where it goes.
+                    if std::mem::replace(&mut changed, true) {
                         return Err(DataServerError::Source);
                     }
-                    self.metrics.uploads_relayed.inc();
-                    info!(key = %name, %from, to = %node, "an upload was passed on in the place of an owner");
-                    return Ok(());
                 }
                 Err(Failed::Target(error)) => {
                     warn!(key = %name, %node, %error, "an upload could not be passed on");
                     return Err(error);
+                }
+                Err(Failed::Source(error)) if error.is_busy() => {
+                    busy.insert(from);
+                    if uploads.nodes().all(|node| busy.contains(node)) {
+                        waits.next().ok_or(error)?;
+                        let waiting = self.runtime.sleep(self.runtime.jittered(BUSY_WAIT));
+                        tokio::select! {
+                            biased;
+                            () = waiting => busy.clear(),
+                            never = self.keep(uploads) => match never {},
+                        }
+                    }
                 }
                 Err(Failed::Source(error)) => {
                     warn!(key = %name, node = %from, %error, "an upload could not be read where it waits");
@@ -172,37 +204,23 @@ impl Objects {
     }
 
     async fn pass(&self, from: &Upload, to: &Recipient, bytes: u64) -> Result<Upload, Failed> {
-        let body = self.read_staged(from).await.map_err(Failed::Source)?;
+        // What is queued there is written first.
+        let limit = self.config.write_timeout;
+        let body = self.data_servers.read_staged(from, limit).await.map_err(Failed::Source)?;
         let progress = Progress::new(bytes);
         let payload = progress.watch(body);
         let (address, node) = (&to.member.address, to.member.id);
         let staging = self.data_servers.stage(address, node, Some(bytes), payload);
-        let error = tokio::select! {
+        tokio::select! {
             biased;
-            staged = staging => match staged {
-                Ok(upload) => return Ok(upload),
-                Err(error) => error,
-            },
-            () = progress.stalled(&self.runtime) => DataServerError::Stalled,
-        };
-        Err(if progress.is_source_to_blame() {
-            Failed::Source(error)
-        } else {
-            Failed::Target(error)
-        })
-    }
-
-    /// Waits for a while if too many read there.
-    async fn read_staged(&self, from: &Upload) -> Result<StagedBody, DataServerError> {
-        let mut waits = 0..MOST_WAITS;
-        loop {
-            // What is queued there is written first.
-            match self.data_servers.read_staged(from, self.config.write_timeout).await {
-                Err(error) if error.is_busy() && waits.next().is_some() => {
-                    self.runtime.sleep(self.runtime.jittered(BUSY_WAIT)).await;
-                }
-                read => return read,
-            }
+            staged = staging => staged.map_err(|error| match progress.is_broken() {
+                true => Failed::Source(error),
+                false => Failed::Target(error),
+            }),
+            () = progress.stalled(&self.runtime) => Err(match progress.awaits_source() {
+                true => Failed::Source(DataServerError::Stalled),
+                false => Failed::Target(DataServerError::Stalled),
+            }),
         }
     }
 

@@ -60,9 +60,11 @@ impl Uploads {
         true
     }
 
-    /// Where it can be read: where that has failed the least.
-    pub(super) fn source(&self) -> Option<&Upload> {
-        self.staged.values().min_by_key(|staged| staged.failures).map(|staged| &staged.upload)
+    /// Where it can be read: where that has failed the least, of those that are not
+    /// `busy` if there are any.
+    pub(super) fn source(&self, busy: &BTreeSet<NodeId>) -> Option<&Upload> {
+        let least = |(node, staged): &(&NodeId, &Staged)| (busy.contains(node), staged.failures);
+        self.staged.iter().min_by_key(least).map(|(_, staged)| &staged.upload)
     }
 
     /// It could not be read there, or not as it was. After a few times it is taken
