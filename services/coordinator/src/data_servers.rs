@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 pub use read::{GuestRead, ReadStart};
-pub use write::{StagedBody, Upload, WriteRequest};
+pub use write::{Upload, WriteRequest};
 
 /// Largest roster that is read or taken: tens of thousands of members, those
 /// that retired included.

@@ -332,7 +332,8 @@ impl ObjectMetrics {
             quorum_failures: labelled(
                 metrics.counters(
                     "holdfast_quorum_failures_total",
-                    "Versions, and uploads that lost owners, that did not reach a write quorum, by operation.",
+                    "Versions, and uploads that lost owners, that did not reach a write quorum, by \
+                     operation.",
                     &["operation"],
                 )?,
                 &["write", "conditional", "write-back", "relay"],

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
-use futures_util::{Stream, StreamExt, TryStreamExt};
+use futures_util::{Stream, TryStreamExt};
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata};
@@ -67,9 +66,6 @@ pub struct Upload {
     pub received: Received,
 }
 
-/// The bytes of a staged payload, on their way back.
-pub type StagedBody = BoxStream<'static, std::io::Result<Bytes>>;
-
 impl DataServers {
     /// Writes a payload, or a tombstone without one, in one message. Durable
     /// when this returned `Ok`.
@@ -126,12 +122,13 @@ impl DataServers {
         &self,
         upload: &Upload,
         limit: Duration,
-    ) -> Result<StagedBody, DataServerError> {
+    ) -> Result<impl Stream<Item = std::io::Result<Bytes>> + Send + Unpin + use<>, DataServerError>
+    {
         let path = staged_path(upload.received.staging);
         let request = request(Method::GET, &path, Some(upload.node));
         let response = self.accepted(&upload.address, request, Some(limit)).await?;
         let frames = BodyDataStream::new(response.into_body());
-        Ok(frames.map_err(std::io::Error::other).boxed())
+        Ok(frames.map_err(std::io::Error::other))
     }
 
     /// Has a data server not give up a staged payload yet. Cancel safe.

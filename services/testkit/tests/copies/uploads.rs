@@ -20,6 +20,11 @@ const REFUSED: &str = "an upload could not be passed on";
 /// More than fits into what is under way to a data server that reads nothing.
 const BYTES: usize = 64 << 20;
 
+async fn start(data_servers: usize, env: &[(&'static str, &str)]) -> ProcessCluster {
+    let env = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    ProcessCluster::start(Options { data_servers, env, ..Options::default() }).await
+}
+
 /// The places of the data servers that receive a payload.
 async fn receivers<const N: usize>(cluster: &ProcessCluster) -> [usize; N] {
     wait::until("as many data servers receive it as should", async || {
@@ -80,9 +85,7 @@ async fn is_there(cluster: &ProcessCluster, path: &str, body: &[u8], copies: usi
 async fn an_owner_that_is_lost_in_the_middle_of_a_payload_fails_no_write() {
     let _alone = crate::BUSY.lock().await;
     // Who goes is there for a while, and takes nothing new.
-    let env = vec![("REPLICAS", "2".to_owned()), ("SHUTDOWN_DELAY", "3s".to_owned())];
-    let options = Options { data_servers: 4, env, ..Options::default() };
-    let mut cluster = ProcessCluster::start(options).await;
+    let mut cluster = start(4, &[("REPLICAS", "2"), ("SHUTDOWN_DELAY", "3s")]).await;
     let body = payload();
     let mut before = 0.0;
     for (round, headers) in [&[][..], &[("If-None-Match", "*")]].into_iter().enumerate() {
@@ -137,9 +140,7 @@ async fn an_owner_that_is_lost_in_the_middle_of_a_payload_fails_no_write() {
 #[tokio::test]
 async fn two_of_three_owners_that_are_lost_in_the_middle_of_a_payload_fail_no_write() {
     let _alone = crate::BUSY.lock().await;
-    let env = vec![("REPLICAS", "3".to_owned()), ("WRITE_QUORUM", "3".to_owned())];
-    let options = Options { data_servers: 5, env, ..Options::default() };
-    let mut cluster = ProcessCluster::start(options).await;
+    let mut cluster = start(5, &[("REPLICAS", "3"), ("WRITE_QUORUM", "3")]).await;
     let body = payload();
     let mut paused = 0;
     let lose_two = async |cluster: &mut ProcessCluster, receivers: [usize; 3]| {
@@ -178,9 +179,7 @@ async fn order(cluster: &ProcessCluster, key: &str) -> Vec<usize> {
 #[tokio::test]
 async fn who_takes_no_more_payloads_is_passed_over_when_an_owner_is_lost() {
     let _alone = crate::BUSY.lock().await;
-    let env = vec![("REPLICAS", "3".to_owned()), ("WRITE_QUORUM", "3".to_owned())];
-    let options = Options { data_servers: 5, env, ..Options::default() };
-    let mut cluster = ProcessCluster::start(options).await;
+    let mut cluster = start(5, &[("REPLICAS", "3"), ("WRITE_QUORUM", "3")]).await;
     let body = payload();
     let order = order(&cluster, "passed-over").await;
     let lose = async |cluster: &mut ProcessCluster, mut receivers: [usize; 3]| {

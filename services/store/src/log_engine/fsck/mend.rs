@@ -149,8 +149,7 @@ impl<'a> Mended<'a> {
             let mut page = [0; PIECE_BYTES];
             let wanted = usize::try_from(length.saturating_sub(start)).unwrap_or(PIECE_BYTES);
             let there = page.get_mut(..wanted.min(PIECE_BYTES)).unwrap_or_default();
-            // Sound records may lie beside it: an error that passes is none.
-            if (0..READS).all(|_| from.read_at(there, start).is_err()) {
+            if self.is_unreadable(&*from, there, start)? {
                 let _ = read_by_sector(&*from, there, start);
                 overlay(&mut page, start, bytes, offset);
                 self.write(&page, start)?;
@@ -161,6 +160,24 @@ impl<'a> Mended<'a> {
             start += size;
         }
         Ok(())
+    }
+
+    /// Whether the disk does not give a page. Sound records may lie on it: an error
+    /// that passes, or that says nothing of the disk, does not count.
+    fn is_unreadable(
+        &self,
+        file: &dyn File,
+        page: &mut [u8],
+        start: u64,
+    ) -> Result<bool, StoreError> {
+        for _ in 0..READS {
+            match file.read_at(page, start).map_err(io_error("read", &self.path)) {
+                Ok(_) => return Ok(false),
+                Err(error) if error.is_of_the_medium() => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
     }
 
     fn set_len(&self, bytes: u64) -> Result<(), StoreError> {
