@@ -8,6 +8,7 @@
 
 mod change;
 mod discovery;
+mod fetches;
 mod task;
 
 use std::collections::BTreeSet;
@@ -98,7 +99,7 @@ enum Command {
     Report(Box<NodeReport>),
     GuestProbed { address: Address, alive: bool },
     Merge { roster: Roster, reply: oneshot::Sender<Result<Roster, MergeError>> },
-    Fetched { from: NodeId, digest: RosterDigest, roster: Option<Roster> },
+    Fetched { from: NodeId, roster: Option<Roster> },
     Fetch { from: NodeId, address: Address, digest: RosterDigest, reply: oneshot::Sender<bool> },
     ProbeEnded { id: NodeId },
 }

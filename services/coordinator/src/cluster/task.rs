@@ -1,6 +1,6 @@
 //! The owner of the membership state.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,9 +10,10 @@ use holdfast_core::node::{Address, NodeId};
 use holdfast_core::roster::{Roster, RosterDigest};
 use holdfast_core::wire::heartbeat::{self, Heartbeat, NodeReport};
 use holdfast_runtime::Runtime;
-use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tracing::{debug, error, info, warn};
 
+use super::fetches::{Fetch, Fetches, Want};
 use super::{ClusterConfig, ClusterParts, Command, MergeError, RosterKeeper, Snapshot, discovery};
 use crate::data_servers::DataServers;
 use crate::metrics::ClusterMetrics;
@@ -43,7 +44,7 @@ pub(super) struct ClusterTask {
     publisher: Publisher,
     commands: mpsc::Sender<Command>,
     included: VecDeque<RosterDigest>,
-    fetching: BTreeMap<NodeId, Vec<oneshot::Sender<bool>>>,
+    fetches: Fetches,
     probing: BTreeSet<NodeId>,
     guests_probed: BTreeSet<Address>,
     /// Addresses that have series among the metrics.
@@ -71,7 +72,7 @@ impl ClusterTask {
             publisher,
             commands,
             included: VecDeque::new(),
-            fetching: BTreeMap::new(),
+            fetches: Fetches::default(),
             probing: BTreeSet::new(),
             guests_probed: BTreeSet::new(),
             counted: BTreeSet::new(),
@@ -183,7 +184,8 @@ impl ClusterTask {
                 }
                 self.on_changes(changes);
                 if fetch_roster && !self.is_included(digest) {
-                    self.fetch(id, address, digest, None);
+                    let address = self.fetches.want(id, Want { address, digest, waiter: None });
+                    self.fetch(id, address);
                 }
             }
             Applied::Stale => self.metrics.heartbeats_dropped.with_label_values(&["stale"]).inc(),
@@ -231,12 +233,12 @@ impl ClusterTask {
                 if self.is_included(digest) {
                     let _ = reply.send(true);
                 } else {
-                    self.fetch(from, address, digest, Some(reply));
+                    let want = Want { address, digest, waiter: Some(reply) };
+                    let address = self.fetches.want(from, want);
+                    self.fetch(from, address);
                 }
             }
-            Command::Fetched { from, digest, roster } => {
-                self.on_fetched(from, digest, roster).await;
-            }
+            Command::Fetched { from, roster } => self.on_fetched(from, roster).await,
             Command::ProbeEnded { id } => {
                 self.probing.remove(&id);
             }
@@ -259,18 +261,9 @@ impl ClusterTask {
         Ok(merged)
     }
 
-    fn fetch(
-        &mut self,
-        from: NodeId,
-        address: Address,
-        digest: RosterDigest,
-        waiter: Option<oneshot::Sender<bool>>,
-    ) {
-        let under_way = self.fetching.contains_key(&from);
-        self.fetching.entry(from).or_default().extend(waiter);
-        if under_way {
-            return;
-        }
+    /// Asks `from` for its roster, if there is where to.
+    fn fetch(&self, from: NodeId, address: Option<Address>) {
+        let Some(address) = address else { return };
         let (data_servers, commands) = (self.data_servers.clone(), self.commands.clone());
         let limit = self.probe_limit();
         self.runtime.spawn("roster-fetch", async move {
@@ -281,18 +274,14 @@ impl ClusterTask {
                     None
                 }
             };
-            let _ = commands.send(Command::Fetched { from, digest, roster }).await;
+            let _ = commands.send(Command::Fetched { from, roster }).await;
         });
     }
 
-    async fn on_fetched(&mut self, from: NodeId, digest: RosterDigest, roster: Option<Roster>) {
+    async fn on_fetched(&mut self, from: NodeId, roster: Option<Roster>) {
         let included = match roster {
             Some(roster) => match self.merge(&roster).await {
-                Ok(_) => {
-                    // What it had when it was asked for is part of what it has.
-                    self.remember_included(digest);
-                    true
-                }
+                Ok(_) => true,
                 Err(error) => {
                     if self.foreign_reported.insert(from) {
                         error!(node = %from, %error, "cannot merge the roster of a data server");
@@ -304,10 +293,22 @@ impl ClusterTask {
         };
         let result = if included { "ok" } else { "error" };
         self.metrics.roster_fetches.with_label_values(&[result]).inc();
+        let Some(Fetch { wants, later }) = self.fetches.end(from) else { return };
+        if included {
+            // What it had when it was asked is part of what it has.
+            wants.iter().for_each(|want| self.remember_included(want.digest));
+        }
         self.publish(self.runtime.now());
-        for waiter in self.fetching.remove(&from).unwrap_or_default() {
+        for waiter in wants.into_iter().filter_map(|want| want.waiter) {
             let _ = waiter.send(included);
         }
+        let (included, missing): (Vec<Want>, Vec<Want>) =
+            later.into_iter().partition(|want| self.is_included(want.digest));
+        for waiter in included.into_iter().filter_map(|want| want.waiter) {
+            let _ = waiter.send(true);
+        }
+        let address = self.fetches.start(from, missing);
+        self.fetch(from, address);
     }
 
     fn on_tick(&mut self) {

@@ -82,9 +82,14 @@ impl Batch {
     }
 
     /// The question to a member that found it late, with the stamp that it has
-    /// just given; `None` if it was asked again before.
+    /// just given.
+    ///
+    /// `None` to one that was asked again before: it may find both the question
+    /// over the bus and the one over HTTP late, and the answer to the third is
+    /// still to come. And to one that is not known yet, whose answer would be
+    /// ignored: it is asked when it is met.
     pub(super) fn ask_again(&mut self, node: NodeId, stamp: Stamp) -> Option<Bytes> {
-        if !self.asked_again.insert(node) {
+        if !self.round.asks(node) || !self.asked_again.insert(node) {
             return None;
         }
         self.asked_http.insert(node);

@@ -25,9 +25,18 @@ use crate::metrics::LocateMetrics;
 /// Marks the answers to batches among the replies. The seed's have no mark.
 const CORRELATION_PREFIX: &str = "batch-";
 
+/// Which question of a batch a member answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// The one that everybody gets, over either way.
+    First,
+    /// The one with the stamp that it gave when it found the first too late.
+    Again,
+}
+
 /// What helpers of the task report back.
 enum Event {
-    Answered { batch: u64, answer: Box<BatchAnswer> },
+    Answered { batch: u64, answer: Box<BatchAnswer>, asked: Asked },
     Unreachable { batch: u64, node: NodeId },
     Included { batch: u64, node: NodeId, included: bool },
     NotPublished { batch: u64 },
@@ -244,18 +253,26 @@ impl LocatorTask {
         let request = batch.encode();
         for node in unasked {
             if let Some(member) = snapshot.view.member(node) {
-                self.send_over_http(id, node, member.address.clone(), request.clone());
+                let address = member.address.clone();
+                self.send_over_http(id, node, address, request.clone(), Asked::First);
             }
         }
     }
 
-    fn send_over_http(&self, id: u64, node: NodeId, address: Address, request: Bytes) {
+    fn send_over_http(
+        &self,
+        id: u64,
+        node: NodeId,
+        address: Address,
+        request: Bytes,
+        asked: Asked,
+    ) {
         self.metrics.requests.with_label_values(&["http"]).inc();
         let (data_servers, events) = (self.data_servers.clone(), self.events.clone());
         let limit = self.config.timeout;
         self.runtime.spawn("locate-http", async move {
             let event = match data_servers.locate(&address, node, request, limit).await {
-                Ok(answer) => Event::Answered { batch: id, answer: Box::new(answer) },
+                Ok(answer) => Event::Answered { batch: id, answer: Box::new(answer), asked },
                 Err(error) => {
                     debug!(%node, %address, %error, "a locate over HTTP failed");
                     Event::Unreachable { batch: id, node }
@@ -272,7 +289,9 @@ impl LocatorTask {
             return;
         };
         match BatchAnswer::decode(&message.body) {
-            Ok(answer) if id.parse() == Ok(answer.id) => self.on_answer(answer.id, &answer),
+            Ok(answer) if id.parse() == Ok(answer.id) => {
+                self.on_answer(answer.id, &answer, Asked::First);
+            }
             Ok(_) => self.metrics.dropped.with_label_values(&["body"]).inc(),
             Err(error) => {
                 debug!(%error, "dropped a locate answer that cannot be understood");
@@ -293,7 +312,7 @@ impl LocatorTask {
         }
     }
 
-    fn on_answer(&mut self, id: u64, answer: &BatchAnswer) {
+    fn on_answer(&mut self, id: u64, answer: &BatchAnswer, asked: Asked) {
         let stamp = Stamp { generation: answer.generation, mono_millis: answer.mono_millis };
         // Anybody on the broker may answer; only a member's stamp is of use.
         if self.snapshot.borrow().view.member(answer.node).is_some() {
@@ -305,11 +324,11 @@ impl LocatorTask {
         };
         if answer.late {
             self.metrics.dropped.with_label_values(&["stale"]).inc();
-            match batch.ask_again(answer.node, stamp) {
-                Some(request) => {
-                    self.send_over_http(id, answer.node, answer.address.clone(), request);
-                }
-                None => batch.apply_failure(answer.node),
+            if asked == Asked::Again {
+                batch.apply_failure(answer.node);
+            } else if let Some(request) = batch.ask_again(answer.node, stamp) {
+                let address = answer.address.clone();
+                self.send_over_http(id, answer.node, address, request, Asked::Again);
             }
             return;
         }
@@ -332,7 +351,7 @@ impl LocatorTask {
 
     fn on_event(&mut self, event: Event) {
         match event {
-            Event::Answered { batch, answer } => self.on_answer(batch, &answer),
+            Event::Answered { batch, answer, asked } => self.on_answer(batch, &answer, asked),
             Event::Unreachable { batch, node } => {
                 if let Some(batch) = self.batches.get_mut(&batch) {
                     batch.apply_failure(node);

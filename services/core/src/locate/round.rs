@@ -202,6 +202,12 @@ impl Round {
         }
     }
 
+    /// Whether this member's answer counts, waited for or not.
+    #[must_use]
+    pub fn asks(&self, node: NodeId) -> bool {
+        self.asked.contains_key(&node)
+    }
+
     /// The members whose answers are still out.
     #[must_use]
     pub fn waiting(&self) -> Vec<NodeId> {
