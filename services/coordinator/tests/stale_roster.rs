@@ -3,57 +3,34 @@
 //! Their answers carry the digest of a roster that it does not know, which it
 //! must resolve before it concludes anything.
 
+mod common;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_bus::{Bus, Inbox, MemoryBroker, MemoryBrokerOptions, Message, Topic};
-use holdfast_coordinator::cluster::{Cluster, ClusterConfig, ClusterParts, Peers};
-use holdfast_coordinator::data_servers::DataServers;
+use holdfast_coordinator::cluster::Cluster;
 use holdfast_coordinator::error::ObjectError;
-use holdfast_coordinator::locator::{Locator, LocatorConfig, LocatorParts};
-use holdfast_coordinator::metrics::{ClusterMetrics, LocateMetrics, ObjectMetrics};
 use holdfast_coordinator::objects::{ListPage, ListQuery, Objects, ObjectsConfig};
 use holdfast_core::locate::{Located, Verdict};
 use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::policy::Policy;
-use holdfast_core::roster::{Entry, MemberState, Roster};
+use holdfast_core::roster::Roster;
 use holdfast_core::version::Version;
-use holdfast_core::wire::PROTOCOL_VERSION;
-use holdfast_core::wire::heartbeat::RepairReport;
-use holdfast_core::wire::heartbeat::{NodeReport, encode};
 use holdfast_core::wire::list::{ListAnswer, ListEntry, ListRequest};
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
-use holdfast_http::client::{ClientLimits, HttpClient};
-use holdfast_http::server::{ServerLimits, serve_filter};
 use holdfast_runtime::Runtime;
-use holdfast_telemetry::metrics::Metrics;
-use holdfast_telemetry::shutdown::Shutdown;
 use tokio::sync::Semaphore;
 use warp::Filter;
 use warp::reply::Reply;
 
+use common::{entry, heartbeat, listen, no, node, serve, start_api};
+
 const OLD: NodeId = node(1);
 const NEW: NodeId = node(2);
-
-const fn node(bits: u128) -> NodeId {
-    NodeId::from_bits(bits)
-}
-
-fn entry(id: NodeId, address: &Address) -> Entry {
-    Entry {
-        id,
-        epoch: 0,
-        lost: false,
-        state: MemberState::Active,
-        generation: Generation(1),
-        address: address.clone(),
-        weight: 1,
-        zone: None,
-    }
-}
 
 fn stat() -> Stat {
     Stat {
@@ -90,23 +67,7 @@ fn page(id: NodeId, address: &Address, request: &ListRequest, roster: &Roster) -
 fn answer(id: NodeId, address: &Address, request: &BatchRequest, roster: &Roster) -> BatchAnswer {
     let late = !request.stamps.is_empty() && !request.stamps.contains_key(&id);
     let found = if id == NEW && !late { vec![(0, stat())] } else { Vec::new() };
-    BatchAnswer {
-        protocol: PROTOCOL_VERSION,
-        id: request.id,
-        node: id,
-        generation: Generation(1),
-        address: address.clone(),
-        roster_digest: roster.digest(),
-        mono_millis: 0,
-        unix_millis: 0,
-        found,
-        unknown: Vec::new(),
-        floor: None,
-        promised: Vec::new(),
-        may_have_promised: Vec::new(),
-        promised_before: None,
-        late,
-    }
+    BatchAnswer { found, late, ..no(id, address, request, roster) }
 }
 
 /// A member's roster, and whether it tells more of it than its digest.
@@ -154,8 +115,7 @@ async fn serve_member(
     rosters: Turnstile,
     locates: Turnstile,
 ) -> (Address, Arc<std::sync::Mutex<Told>>) {
-    let listener = runtime.listen("127.0.0.1:0").await.expect("a free port");
-    let address: Address = listener.local_address().expect("bound").parse().expect("an address");
+    let (listener, address) = listen(runtime).await;
     let told: Arc<std::sync::Mutex<Told>> = Arc::default();
     let for_roster = Arc::clone(&told);
     let roster = warp::path!("internal" / "v1" / "roster").then(move || {
@@ -180,10 +140,7 @@ async fn serve_member(
             let roster = &for_list.lock().expect("no panic").roster;
             warp::reply::json(&page(id, &here, &request, roster)).into_response()
         });
-    let nothing = warp::any().map(|| http::StatusCode::NOT_FOUND.into_response());
-    let filter = roster.or(locate).unify().or(list).unify().or(nothing).unify();
-    let (limits, shutdown) = (ServerLimits::default(), Shutdown::new());
-    runtime.spawn("member", serve_filter(runtime.clone(), listener, filter, limits, shutdown));
+    serve(runtime, listener, roster.or(locate).unify().or(list).unify().boxed());
     (address, told)
 }
 
@@ -206,27 +163,6 @@ fn answer_on_bus(
             bus.reply(&message.reply_to.expect("an answer is wanted"), reply).await.expect("sent");
         }
     });
-}
-
-fn heartbeat(address: &Address, roster: &Roster) -> Message {
-    let (body, headers) = encode(&NodeReport {
-        node: OLD,
-        generation: Generation(1),
-        address: address.clone(),
-        state: MemberState::Active,
-        leaving: false,
-        free_bytes: 1,
-        total_bytes: 1,
-        roster_digest: roster.digest(),
-        founded: true,
-        newcomers_seen: 0,
-        sent_unix_millis: 0,
-        mono_millis: 0,
-        replicas: 1,
-        write_quorum: 1,
-        repair: RepairReport::default(),
-    });
-    Message { body: body.into(), headers, ..Message::default() }
 }
 
 /// An api that knows only the old member, while only the new one has anything.
@@ -271,44 +207,14 @@ async fn stale_api(tells: bool, config: ObjectsConfig, turnstiles: Turnstiles) -
     let (new_bus, new_inbox) = broker.connect(&Topic::ALL);
     let (bus, inbox) = broker.connect(&[Topic::ApiServers]);
     // The heartbeat is from before the join; only the answers tell of it.
-    old_bus.publish(Topic::ApiServers, heartbeat(&old_address, &stale)).await.expect("sent");
+    old_bus.publish(Topic::ApiServers, heartbeat(OLD, &old_address, &stale)).await.expect("sent");
     let old = (OLD, old_address.clone());
     answer_on_bus(&runtime, old_bus, old_inbox, old, current.clone(), old_on_bus);
     answer_on_bus(&runtime, new_bus, new_inbox, (NEW, new_address), current, new_on_bus);
-    let metrics = Metrics::new("test").expect("fixed names");
-    let data_servers = DataServers::new(HttpClient::new(&runtime, ClientLimits::default()));
-    let (cluster, _task) = Cluster::start(ClusterParts {
-        runtime: runtime.clone(),
-        config: ClusterConfig {
-            heartbeat_interval: Duration::from_secs(5),
-            heartbeat_expiry: Duration::from_secs(10),
-            peers: Peers::default(),
-            own: None,
-        },
-        roster: stale,
-        keeper: None,
-        heartbeats: inbox.api_servers,
-        health: bus.health(),
-        data_servers: data_servers.clone(),
-        metrics: ClusterMetrics::new(&metrics).expect("fixed names"),
-    });
-    let mut known = cluster.watch();
-    let heard = known.wait_for(|snapshot| {
-        snapshot.view.member(OLD).is_some_and(|member| member.stamp.is_some())
-    });
-    assert!(heard.await.is_ok(), "the task runs");
-    let (locator, _task) = Locator::start(LocatorParts {
-        runtime: runtime.clone(),
-        // Nothing here waits for the timeout, on however busy a machine.
-        config: LocatorConfig::new(Duration::from_secs(20), Duration::from_secs(5)),
-        cluster: cluster.clone(),
-        bus,
-        replies: inbox.replies,
-        data_servers: data_servers.clone(),
-        metrics: LocateMetrics::new(&metrics).expect("fixed names"),
-    });
-    let counts = ObjectMetrics::new(&metrics).expect("fixed names");
-    let objects = Objects::new(runtime, config, cluster.clone(), locator, data_servers, counts);
+    // Nothing here waits for the timeout, on however busy a machine.
+    let timeout = Duration::from_secs(20);
+    let (cluster, objects) =
+        start_api(&runtime, (bus, inbox), (stale, &[OLD]), timeout, config).await;
     StaleApi { cluster, objects, old_address, old_roster }
 }
 
