@@ -295,6 +295,27 @@ async fn who_answers_before_it_is_known_is_asked_when_it_is_met() {
 }
 
 #[tokio::test]
+async fn who_is_met_between_an_answer_and_its_judgement_is_waited_for() {
+    let old_on_bus = Turnstile::new(0);
+    let turnstiles = Turnstiles { old_on_bus: old_on_bus.clone(), ..Turnstiles::open() };
+    let StaleApi { cluster, objects, old_roster, .. } =
+        stale_api(true, ObjectsConfig::default(), turnstiles).await;
+    let current = old_roster.lock().expect("no panic").roster.clone();
+    let name = ObjectName::seed(key());
+    let (located, ()) = tokio::join!(objects.locate(&name), async {
+        old_on_bus.next_came().await;
+        a_moment().await;
+        // Both in one turn of this thread: the roster is known, and the answer of
+        // one who knows it is there, before the lookup goes on.
+        old_on_bus.may_go.add_permits(1);
+        cluster.merge_roster(current).await.expect("it is of this cluster");
+    });
+    let located = located.expect("an outcome");
+    let found = matches!(located.verdict(), Verdict::Found(replica) if replica.node == NEW);
+    assert!(found, "{located:?}");
+}
+
+#[tokio::test]
 async fn a_roster_that_was_asked_for_earlier_does_not_stand_for_a_later_one() {
     let old_roster = Turnstile::new(0);
     let turnstiles = Turnstiles { old_roster: old_roster.clone(), ..Turnstiles::open() };

@@ -73,7 +73,9 @@ fn voters() -> Vec<NodeId> {
 /// `holders` have it.
 fn found(view: &View, heard: &[NodeId], holders: &[NodeId]) -> Located {
     let mut round = Round::new(vec![name(1)], BTreeSet::new(), view);
-    heard.iter().for_each(|node| round.apply_answer(&answer(*node, holders.contains(node))));
+    for node in heard {
+        assert!(round.apply_answer(&answer(*node, holders.contains(node))));
+    }
     round.outcome(0)
 }
 

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use holdfast_core::locate::Round;
 use holdfast_core::membership::View;
 use holdfast_core::node::NodeId;
+use holdfast_core::roster::RosterDigest;
 use holdfast_core::stamp::Stamp;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
@@ -17,14 +18,24 @@ use tracing::Span;
 use super::Lookup;
 use crate::metrics::LocateMetrics;
 
+/// Which question of a batch is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Asked {
+    /// The one that everybody gets, over either way.
+    First,
+    /// The one with the stamp that a member gave when it found the first too late.
+    Again,
+}
+
 /// A batch, its lookups and what has been answered.
 pub(super) struct Batch {
     request: BatchRequest,
     pub(super) sent: Duration,
     lookups: Vec<Lookup>,
     round: Round,
-    /// Members whose roster is being fetched: nothing is concluded meanwhile.
-    including: BTreeSet<NodeId>,
+    /// Members whose roster, of the digest that they answered with, is being
+    /// fetched: nothing is concluded meanwhile.
+    including: BTreeMap<NodeId, RosterDigest>,
     /// Whether everybody is waited for.
     from_all: bool,
     /// Members that were asked over HTTP.
@@ -69,7 +80,7 @@ impl Batch {
             round: Round::new(names, request.promises.keys().copied().collect(), view),
             request,
             lookups,
-            including: BTreeSet::new(),
+            including: BTreeMap::new(),
             asked_http: BTreeSet::new(),
             asked_again: BTreeSet::new(),
             span,
@@ -99,24 +110,34 @@ impl Batch {
 
     /// Takes an answer, or holds it back until the roster that its sender knows
     /// is included here; returns true in that case.
+    ///
+    /// One that counts for nothing is not held back: a second one must neither
+    /// stand for the roster of the first nor take it along when it fails.
     pub(super) fn apply_answer(&mut self, answer: &BatchAnswer, included: bool) -> bool {
-        if !included {
-            self.including.insert(answer.node);
+        let is_held_back = self.round.apply_answer(answer) && !included;
+        if is_held_back {
+            self.including.insert(answer.node, answer.roster_digest);
         }
-        self.round.apply_answer(answer);
-        !included
+        is_held_back
     }
 
-    /// The roster of `node` is included now, or it could not be: then what it
-    /// answered proves nothing.
-    pub(super) fn apply_included(&mut self, node: NodeId, included: bool) {
-        if self.including.remove(&node) && !included {
+    /// The roster of `node` with this digest is included now, or it could not be:
+    /// then what it answered proves nothing.
+    pub(super) fn apply_included(&mut self, node: NodeId, digest: RosterDigest, included: bool) {
+        if self.including.get(&node) != Some(&digest) {
+            return;
+        }
+        self.including.remove(&node);
+        if !included {
             self.round.revoke(node);
         }
     }
 
-    pub(super) fn apply_failure(&mut self, node: NodeId) {
-        self.round.apply_failure(node);
+    /// A question has failed. It says nothing of who was asked once more since.
+    pub(super) fn apply_failure(&mut self, node: NodeId, asked: Asked) {
+        if asked == Asked::Again || !self.asked_again.contains(&node) {
+            self.round.apply_failure(node);
+        }
     }
 
     /// Who shuts down has answered by now, or is gone.
@@ -154,7 +175,7 @@ impl Batch {
         }
         // At the deadline: a roster that is still missing may name a member
         // that holds the object.
-        for node in std::mem::take(&mut self.including) {
+        for node in std::mem::take(&mut self.including).into_keys() {
             self.round.revoke(node);
         }
         let outcomes = self.round.outcomes();
@@ -171,10 +192,10 @@ impl Batch {
 
 #[cfg(test)]
 mod tests {
+    use holdfast_core::locate::Located;
     use holdfast_core::membership::Hearing;
     use holdfast_core::name::{Key, ObjectName};
     use holdfast_core::node::Generation;
-    use holdfast_core::roster::RosterDigest;
     use holdfast_telemetry::metrics::Metrics;
     use tokio::sync::oneshot;
 
@@ -204,16 +225,69 @@ mod tests {
         }
     }
 
-    /// Whether "nobody has it" is proven to a process that was stopped for so long
-    /// between the question and its conclusion, by all of its members' answers.
-    fn is_absence_proven(stopped: Duration) -> bool {
+    fn view() -> View {
         let members = [1, 2].map(|bits| member(bits, Hearing::Heard, 1)).into();
-        let view = View { founded: true, digest: RosterDigest(1), members, ..View::default() };
-        let (reply, mut located) = oneshot::channel();
+        View { founded: true, digest: RosterDigest(1), members, ..View::default() }
+    }
+
+    fn batch() -> (Batch, oneshot::Receiver<Located>) {
+        let (reply, located) = oneshot::channel();
         let name = ObjectName::seed(Key::new("k").expect("short"));
         let lookup =
             Lookup { name, ballot: None, from_all: false, trace: None, started: SENT, reply };
-        let mut batch = Batch::new(1, vec![lookup], BTreeMap::new(), &view, SENT);
+        (Batch::new(1, vec![lookup], BTreeMap::new(), &view(), SENT), located)
+    }
+
+    fn of_roster(bits: u128, digest: u64) -> BatchAnswer {
+        BatchAnswer { roster_digest: RosterDigest(digest), ..answer(bits) }
+    }
+
+    #[test]
+    fn the_roster_of_a_second_answer_does_not_stand_for_that_of_the_first() {
+        let (mut batch, _located) = batch();
+        assert!(!batch.apply_answer(&answer(1), true));
+        assert!(batch.apply_answer(&of_roster(2, 7), false), "held back");
+        assert!(!batch.apply_answer(&of_roster(2, 6), false), "it came over the other way");
+        batch.apply_included(id(2), RosterDigest(6), true);
+        assert!(!batch.is_decided(), "what it answered first may name another member");
+        batch.apply_included(id(2), RosterDigest(7), true);
+        assert!(batch.is_decided());
+    }
+
+    #[test]
+    fn a_roster_that_cannot_be_fetched_takes_only_its_own_answer_along() {
+        let (mut batch, mut located) = batch();
+        for bits in [1, 2] {
+            assert!(!batch.apply_answer(&answer(bits), true));
+        }
+        for answered in [of_roster(2, 6), of_roster(9, 6)] {
+            assert!(!batch.apply_answer(&answered, false), "a second one, and a stranger's");
+            batch.apply_included(answered.node, RosterDigest(6), false);
+        }
+        assert!(batch.is_decided());
+        let metrics = LocateMetrics::new(&Metrics::new("test").expect("a registry"));
+        batch.finish(&metrics.expect("registered"), WINDOW, SENT);
+        assert!(located.try_recv().expect("it is answered").complete);
+    }
+
+    #[test]
+    fn a_question_that_fails_says_nothing_of_who_was_asked_once_more() {
+        let (mut batch, _located) = batch();
+        assert!(!batch.apply_answer(&answer(1), true));
+        let stamp = Stamp { generation: Generation(1), mono_millis: 1 };
+        assert!(batch.ask_again(id(9), stamp).is_none(), "a stranger");
+        assert!(batch.ask_again(id(2), stamp).is_some());
+        assert!(batch.ask_again(id(2), stamp).is_none(), "once is enough");
+        batch.apply_failure(id(2), Asked::First);
+        assert!(!batch.is_decided(), "its answer is still to come");
+        batch.apply_failure(id(2), Asked::Again);
+        assert!(batch.is_decided());
+    }
+
+    /// Whether "nobody has it" is proven to a process that was stopped for so long
+    /// between the question and its conclusion, by all of its members' answers.
+    fn is_absence_proven(stopped: Duration) -> bool {
+        let (mut batch, mut located) = batch();
         for bits in [1, 2] {
             assert!(!batch.apply_answer(&answer(bits), true));
         }

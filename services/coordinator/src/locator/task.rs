@@ -15,7 +15,7 @@ use holdfast_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
 use tracing::debug;
 
-use super::batch::Batch;
+use super::batch::{Asked, Batch};
 use super::guests::GuestQueue;
 use super::{GuestLookup, LocatorConfig, LocatorParts, Lookup};
 use crate::cluster::{Cluster, Snapshot};
@@ -25,20 +25,11 @@ use crate::metrics::LocateMetrics;
 /// Marks the answers to batches among the replies. The seed's have no mark.
 const CORRELATION_PREFIX: &str = "batch-";
 
-/// Which question of a batch a member answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Asked {
-    /// The one that everybody gets, over either way.
-    First,
-    /// The one with the stamp that it gave when it found the first too late.
-    Again,
-}
-
 /// What helpers of the task report back.
 enum Event {
     Answered { batch: u64, answer: Box<BatchAnswer>, asked: Asked },
-    Unreachable { batch: u64, node: NodeId },
-    Included { batch: u64, node: NodeId, included: bool },
+    Unreachable { batch: u64, node: NodeId, asked: Asked },
+    Included { batch: u64, node: NodeId, digest: RosterDigest, included: bool },
     NotPublished { batch: u64 },
 }
 
@@ -275,7 +266,7 @@ impl LocatorTask {
                 Ok(answer) => Event::Answered { batch: id, answer: Box::new(answer), asked },
                 Err(error) => {
                     debug!(%node, %address, %error, "a locate over HTTP failed");
-                    Event::Unreachable { batch: id, node }
+                    Event::Unreachable { batch: id, node, asked }
                 }
             };
             let _ = events.send(event).await;
@@ -313,6 +304,11 @@ impl LocatorTask {
     }
 
     fn on_answer(&mut self, id: u64, answer: &BatchAnswer, asked: Asked) {
+        // What is known must be known to the batches, too: whether a roster is
+        // included is judged by the one, and who is waited for by the others.
+        if self.snapshot.has_changed().unwrap_or(false) {
+            self.on_snapshot();
+        }
         let stamp = Stamp { generation: answer.generation, mono_millis: answer.mono_millis };
         // Anybody on the broker may answer; only a member's stamp is of use.
         if self.snapshot.borrow().view.member(answer.node).is_some() {
@@ -325,7 +321,7 @@ impl LocatorTask {
         if answer.late {
             self.metrics.dropped.with_label_values(&["stale"]).inc();
             if asked == Asked::Again {
-                batch.apply_failure(answer.node);
+                batch.apply_failure(answer.node, asked);
             } else if let Some(request) = batch.ask_again(answer.node, stamp) {
                 let address = answer.address.clone();
                 self.send_over_http(id, answer.node, address, request, Asked::Again);
@@ -334,36 +330,36 @@ impl LocatorTask {
         }
         let included = self.snapshot.borrow().includes(answer.roster_digest);
         if batch.apply_answer(answer, included) {
-            self.include(id, answer, answer.roster_digest);
+            self.include(id, answer);
         }
     }
 
     /// The answerer knows a roster that is not known here: nothing is concluded
     /// before it is.
-    fn include(&self, batch: u64, answer: &BatchAnswer, digest: RosterDigest) {
+    fn include(&self, batch: u64, answer: &BatchAnswer) {
         let (cluster, events) = (self.cluster.clone(), self.events.clone());
-        let (node, address) = (answer.node, answer.address.clone());
+        let (node, address, digest) = (answer.node, answer.address.clone(), answer.roster_digest);
         self.runtime.spawn("locate-include", async move {
             let included = cluster.include(node, address, digest).await;
-            let _ = events.send(Event::Included { batch, node, included }).await;
+            let _ = events.send(Event::Included { batch, node, digest, included }).await;
         });
     }
 
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Answered { batch, answer, asked } => self.on_answer(batch, &answer, asked),
-            Event::Unreachable { batch, node } => {
+            Event::Unreachable { batch, node, asked } => {
                 if let Some(batch) = self.batches.get_mut(&batch) {
-                    batch.apply_failure(node);
+                    batch.apply_failure(node, asked);
                 }
             }
-            Event::Included { batch, node, included } => {
+            Event::Included { batch, node, digest, included } => {
                 // The snapshot that came of it first: it may name more members.
                 self.on_snapshot();
                 // Members that it names did not get the question.
                 self.ask_over_http(batch);
                 if let Some(batch) = self.batches.get_mut(&batch) {
-                    batch.apply_included(node, included);
+                    batch.apply_included(node, digest, included);
                 }
             }
             Event::NotPublished { batch } => self.ask_over_http(batch),

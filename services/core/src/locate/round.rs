@@ -150,17 +150,18 @@ impl Round {
     /// Takes an answer. That of a member which is not in the roster is ignored,
     /// as is a second one, one of an earlier run (a volume that was copied or
     /// rolled back does not know what it lacks), and one that says that the
-    /// question came too late: the member is asked once more.
-    pub fn apply_answer(&mut self, answer: &BatchAnswer) {
+    /// question came too late: the member is asked once more. Tells whether it was
+    /// taken.
+    pub fn apply_answer(&mut self, answer: &BatchAnswer) -> bool {
         let known = self.generations.get(&answer.node);
         if known.is_none_or(|known| *known > answer.generation) {
-            return;
+            return false;
         }
         let Some(asked) = self.asked.get_mut(&answer.node) else {
-            return;
+            return false;
         };
         if answer.late || matches!(asked, Asked::Answered { .. }) {
-            return;
+            return false;
         }
         *asked = Asked::Answered {
             address: answer.address.clone(),
@@ -173,6 +174,7 @@ impl Round {
             may_have_promised: answer.may_have_promised.iter().copied().collect(),
             promised_before: answer.promised_before,
         };
+        true
     }
 
     /// This member cannot be reached: it is not waited for any more. An answer
