@@ -26,6 +26,7 @@ pub(crate) fn member(bits: u128, hearing: Hearing, free_bytes: u64) -> Member {
         weight: 1,
         zone: None,
         lost: false,
+        epoch: 0,
         founded: true,
         newcomers_seen: 0,
         stamp: None,

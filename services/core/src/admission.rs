@@ -102,8 +102,14 @@ fn choose_join_step(situation: &Situation<'_>) -> Step {
     // have been acknowledged yet, and all of them must know.
     let may_hold = || others().filter(|member| member.state != MemberState::Joining);
     let informed = may_hold().filter(|member| situation.told.contains(&member.id)).count();
+    // All have retired: what they had is given up, and nobody can say that the join
+    // counts. It is as at a founding, and others that join must have been heard.
+    let is_deserted = may_hold().next().is_none();
+    if is_deserted && unable.is_empty() && !situation.warmed_up {
+        return Step::Wait(Waiting::WarmUp);
+    }
     let needed = situation.write_quorum.min(may_hold().count()).max(1);
-    match informed >= needed {
+    match informed >= needed || (is_deserted && unable.is_empty()) {
         true => Step::Activate,
         false if unable.is_empty() => Step::Wait(Waiting::Quorum),
         // They may have got room by now.
@@ -243,6 +249,24 @@ mod tests {
         assert_eq!(choose_step(&situation(&joined, &[], &told)), Step::Activate);
         let two = Situation { write_quorum: 2, ..situation(&joined, &[], &told) };
         assert_eq!(choose_step(&two), Step::Wait(Waiting::Quorum));
+    }
+
+    #[test]
+    fn where_all_have_retired_a_join_counts_as_a_founding_does() {
+        use Hearing::Heard;
+        use MemberState::Joining;
+        // Who has retired is in no view.
+        let deserted = view(&[(3, Joining, Heard), (5, Joining, Heard)]);
+        let (mut told, unable) = (BTreeSet::new(), BTreeSet::from([id(3)]));
+        let step = |told: &BTreeSet<NodeId>| choose_step(&situation(&deserted, &[], told));
+        assert_eq!(step(&told), Step::Tell(vec![id(3)]));
+        told.insert(id(3));
+        assert_eq!(step(&told), Step::Activate);
+        let early = Situation { warmed_up: false, ..situation(&deserted, &[], &told) };
+        assert_eq!(choose_step(&early), Step::Wait(Waiting::WarmUp));
+        let none = BTreeSet::new();
+        let full = Situation { unable: &unable, ..situation(&deserted, &[], &none) };
+        assert_eq!(choose_step(&full), Step::Tell(vec![id(3)]), "it may not hear of this one");
     }
 
     #[test]

@@ -187,7 +187,7 @@ fn has_passed_without(member: &Member, lost: NodeId, view: &View) -> bool {
     // What it said last is of a run that may have ended, unless it is heard.
     member.hearing == Hearing::Heard
         && member.repair.passed.as_ref().is_some_and(|pass| {
-            pass.without.contains(&lost)
+            view.member(lost).is_some_and(|lost| pass.is_without(lost.id, lost.epoch))
                 && is_present(pass, view)
                 && pass.least_copies >= view.policy.read_quorum
         })

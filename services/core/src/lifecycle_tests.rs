@@ -47,8 +47,9 @@ fn view(replicas: u32, members: Vec<Member>) -> View {
 }
 
 fn passed(member: Member, without: &[u128], least_copies: u32) -> Member {
+    let epochs = vec![0; without.len()];
     let without = without.iter().map(|bits| id(*bits)).collect();
-    let pass = Pass { policy_epoch: 3, electorate: 0, without, least_copies };
+    let pass = Pass { policy_epoch: 3, electorate: 0, without, epochs, least_copies };
     Member { repair: RepairReport { passed: Some(pass), ..RepairReport::default() }, ..member }
 }
 
@@ -256,7 +257,7 @@ fn a_pass_under_another_electorate_is_none() {
     let mut view = elected(Some(electorate::Phase::Settling), 3);
     let digest = view.electorate.as_deref().map_or(0, Electorate::digest);
     let pass =
-        |electorate| Pass { policy_epoch: 3, electorate, without: Vec::new(), least_copies: 2 };
+        |electorate| Pass { policy_epoch: 3, electorate, least_copies: 2, ..Pass::default() };
     let say = |view: &mut View, electorate| {
         for member in &mut view.members {
             member.repair.passed = Some(pass(electorate));
@@ -274,6 +275,26 @@ fn a_pass_under_another_electorate_is_none() {
 }
 
 #[test]
+fn a_pass_for_a_drain_that_was_taken_back_proves_nothing_of_a_later_one() {
+    let lost = Member { lost: true, epoch: 1, ..member(3, Draining, Silent) };
+    let mut view = view(2, vec![member(1, Active, Heard), member(2, Active, Heard), lost]);
+    let say = |view: &mut View, epochs: Vec<u32>| {
+        let pass = Pass { policy_epoch: 3, without: vec![id(3)], epochs, ..Pass::default() };
+        for member in &mut view.members {
+            member.repair.passed = Some(Pass { least_copies: 2, ..pass.clone() });
+        }
+    };
+    // It was active in between, and writes counted what it has.
+    say(&mut view, vec![0]);
+    assert_eq!(retirable_members(&view), []);
+    assert_eq!(retire(&roster(2, &[(3, Draining)]), &view, id(3), false), Err(Refused::Unproven));
+    say(&mut view, Vec::new());
+    assert_eq!(retirable_members(&view), [], "it does not say of which drain");
+    say(&mut view, vec![1]);
+    assert_eq!(retirable_members(&view), [id(3)]);
+}
+
+#[test]
 fn a_lost_member_votes_until_nothing_depends_on_it() {
     let mut view = elected(Some(electorate::Phase::Reading), 3);
     let digest = view.electorate.as_deref().map_or(0, Electorate::digest);
@@ -283,8 +304,8 @@ fn a_lost_member_votes_until_nothing_depends_on_it() {
     }
     assert_eq!(next_policy(&view, true), None, "others do not have all that it had");
     for member in view.members.iter_mut().filter(|member| member.id != lost) {
-        let without = vec![lost];
-        let pass = Pass { policy_epoch: 3, electorate: digest, without, least_copies: 2 };
+        let (without, epochs) = (vec![lost], vec![0]);
+        let pass = Pass { policy_epoch: 3, electorate: digest, without, epochs, least_copies: 2 };
         member.repair.passed = Some(pass);
     }
     assert!(retirable_members(&view).is_empty(), "it still votes");

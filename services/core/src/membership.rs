@@ -92,6 +92,8 @@ pub struct Member {
     pub zone: Option<String>,
     /// Whether it drains because it was not heard for too long.
     pub lost: bool,
+    /// How often an operator has taken a change of its state back.
+    pub epoch: u32,
     /// Whether it belongs to a cluster, as it last said.
     pub founded: bool,
     /// How many data servers without a cluster it sees, as it last said.
@@ -319,6 +321,19 @@ impl Membership {
         }
         let fetch_roster = report.founded && report.roster_digest != self.roster.digest();
         self.silent.remove(&id);
+        // Heartbeats and answers to probes come on different ways. The older one
+        // proves that it lives, and says nothing of how it is now.
+        let report = match self.runs.remove(&id) {
+            Some(Run { report: newer, .. })
+                if newer.generation == report.generation
+                    && newer.address == report.address
+                    && newer.mono_millis > report.mono_millis
+                    && !report.leaving =>
+            {
+                newer
+            }
+            _ => report,
+        };
         self.runs.insert(id, Run { report, last_heard: now });
         self.note_majority(now);
         Applied::Taken { changes, fetch_roster, interval }
@@ -493,6 +508,7 @@ impl Membership {
             weight: entry.map_or(1, |entry| entry.weight),
             zone: entry.and_then(|entry| entry.zone.clone()),
             lost: entry.is_some_and(|entry| entry.lost),
+            epoch: entry.map_or(0, |entry| entry.epoch),
             founded: report.map_or(entry.is_some(), |report| report.founded),
             newcomers_seen: report.map_or(0, |report| report.newcomers_seen),
             stamp: report.map(|report| Stamp {

@@ -72,6 +72,35 @@ fn a_member_is_awaited_then_heard_then_silent_but_stays_listed() {
 }
 
 #[test]
+fn of_one_run_what_it_said_last_counts_in_whatever_order_it_comes() {
+    let members = roster(&[(1, MemberState::Active), (2, MemberState::Active)]);
+    let mut membership = Membership::new(EXPIRY, members, at(0));
+    let said = |mono_millis, missed: &[u128]| NodeReport {
+        mono_millis,
+        repair: RepairReport {
+            missed: missed.iter().map(|bits| NodeId::from_bits(*bits)).collect(),
+            ..RepairReport::default()
+        },
+        ..report(1, 1)
+    };
+    let missed = |membership: &Membership, now| {
+        let view = membership.view(now);
+        view.member(NodeId::from_bits(1)).map(|member| member.repair.missed.len())
+    };
+    membership.apply_report(said(50, &[]), at(1));
+    // The answer to a probe, which was under way for longer.
+    membership.apply_report(said(40, &[2]), at(2));
+    assert_eq!(missed(&membership, at(2)), Some(0), "it misses nobody any more");
+    assert_eq!(hearing(&membership, 1, at(12)), Some(Hearing::Heard), "it was heard all the same");
+    membership.apply_report(said(60, &[2]), at(3));
+    assert_eq!(missed(&membership, at(3)), Some(1));
+    membership.apply_report(NodeReport { leaving: true, ..said(55, &[]) }, at(4));
+    assert_eq!(hearing(&membership, 1, at(4)), Some(Hearing::Leaving), "a goodbye is final");
+    membership.apply_report(NodeReport { generation: Generation(2), ..said(1, &[]) }, at(5));
+    assert_eq!(missed(&membership, at(5)), Some(0), "another run has another clock");
+}
+
+#[test]
 fn a_member_never_heard_is_silent_after_the_expiry() {
     let mut membership = Membership::new(EXPIRY, Roster::default(), at(0));
     let members = roster(&[(1, MemberState::Active), (2, MemberState::Active)]);

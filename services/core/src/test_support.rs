@@ -26,6 +26,7 @@ pub(crate) fn member(bits: u128, state: MemberState, hearing: Hearing) -> Member
         weight: 1,
         zone: None,
         lost: false,
+        epoch: 0,
         founded: true,
         newcomers_seen: 0,
         stamp: None,

@@ -106,11 +106,20 @@ fn needed(before: &Roster, after: &Roster, own: Option<NodeId>) -> usize {
     quorum(before).max(quorum(after)).min(able).max(1)
 }
 
-/// Whether a policy that was told is that of this roster now: another one of the
-/// same epoch may have won. Entries are merged one by one.
+/// Whether what was told is part of this roster now. Another policy of the same
+/// epoch may have won, and so may another change of a member, which undid what this
+/// one builds on, or gave it up.
 fn has_taken(roster: &Roster, change: &Roster) -> bool {
     let terms = |roster: &Roster| (roster.policy, roster.electorate.clone());
-    change.policy == Policy::unsaid() || terms(roster) == terms(change)
+    let has_taken = |entry: &Entry| roster.get(entry.id).is_some_and(|it| follows(it, entry));
+    (change.policy == Policy::unsaid() || terms(roster) == terms(change))
+        && change.entries().all(has_taken)
+}
+
+/// Whether what a member is came of `change`, or after it.
+fn follows(now: &Entry, change: &Entry) -> bool {
+    (now.state, change.state) == (MemberState::Retired, MemberState::Retired)
+        || (now.epoch == change.epoch && now.state >= change.state)
 }
 
 fn is_member(snapshot: &Snapshot, id: NodeId) -> bool {
@@ -151,8 +160,27 @@ mod tests {
         let change = |roster: &Roster| Roster::of_policy(id(99), roster.policy, None);
         assert!(has_taken(&ours, &change(&ours)));
         assert!(!has_taken(&ours, &change(&other)));
-        let entry = ours.get(id(1)).expect("a member").clone();
-        assert!(has_taken(&ours, &Roster::of_entry(id(99), entry)));
+    }
+
+    #[test]
+    fn an_entry_that_lost_against_another_change_was_not_taken() {
+        use MemberState::{Active, Draining, Joining, Retired};
+        let entry = |epoch, state| {
+            let active = roster(1, &[Active]).get(id(1)).expect("a member").clone();
+            Entry { epoch, state, ..active }
+        };
+        let is_taken = |now: (u32, MemberState), change: (u32, MemberState)| {
+            let mut roster = roster(1, &[]);
+            roster.apply_entry(&entry(now.0, now.1));
+            has_taken(&roster, &Roster::of_entry(id(99), entry(change.0, change.1)))
+        };
+        assert!(is_taken((0, Draining), (0, Draining)));
+        assert!(is_taken((0, Retired), (0, Draining)), "it has gone on from there");
+        assert!(is_taken((0, Active), (0, Joining)));
+        assert!(is_taken((0, Retired), (1, Retired)), "that is final");
+        assert!(!is_taken((1, Active), (0, Draining)), "that drain was taken back");
+        assert!(!is_taken((0, Retired), (1, Active)), "too late to take it back");
+        assert!(!has_taken(&roster(1, &[]), &Roster::of_entry(id(99), entry(0, Active))));
     }
 
     #[test]

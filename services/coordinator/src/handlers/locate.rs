@@ -12,7 +12,8 @@ use crate::error::ObjectError;
 use crate::objects::Objects;
 
 /// The address of the data server that has the newest content, as a JSON
-/// string; with `?replicas` every copy.
+/// string, as a read would find it; with `?replicas` every copy there is, also of
+/// what no read would show yet.
 pub(super) async fn handle_locate(
     objects: &Objects,
     asked: &Asked,
@@ -20,10 +21,15 @@ pub(super) async fn handle_locate(
     let name = asked.name()?;
     let wants_replicas =
         asked.query.split('&').any(|part| part.split('=').next() == Some("replicas"));
-    let located = match wants_replicas {
+    let mut located = match wants_replicas {
         true => objects.locate_all(&name).await?,
-        false => objects.locate(&name).await?,
+        false => objects.locate_settled(&name).await?,
     };
+    // That a name was deleted is told when every reader will find it so.
+    let is_deleted = located.verdict() == Verdict::Absent && located.newest().is_some();
+    if wants_replicas && is_deleted && !located.is_certain() {
+        located = objects.locate_settled(&name).await?;
+    }
     let found = match located.verdict() {
         Verdict::Found(replica) => replica.address.to_string(),
         Verdict::Absent if located.newest().is_some() => return Err(ObjectError::NotFound),

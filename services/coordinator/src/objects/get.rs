@@ -105,7 +105,10 @@ impl Objects {
     /// count on. While a conditional write of the same name is under way, that
     /// may take a few tries; one whose api has died is outbid, since its promise
     /// would be in the way for long.
-    pub(super) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
+    ///
+    /// # Errors
+    /// [`ObjectError::Unsettled`], or why the name could not be located.
+    pub(crate) async fn locate_settled(&self, name: &ObjectName) -> Result<Located, ObjectError> {
         self.settle_within(name, self.config.copy_timeout, MOST_PROMISED_BYTES).await
     }
 
@@ -153,17 +156,19 @@ impl Objects {
                 self.leave_to_repair(name, &located);
                 return Err(ObjectError::Unsettled);
             }
-            // Whoever was promised something may be about to write it. Others of this
-            // process take turns, and may have settled it meanwhile.
+            // Whoever was promised something may be about to write it.
             self.pause().await;
+            let left = deadline.saturating_sub(self.runtime.now());
+            if left.is_zero() {
+                return Err(ObjectError::Unsettled);
+            }
+            // Others of this process take turns, and may have settled it meanwhile:
+            // it looks once more, also if its own turn did not come.
             if needs_promise && turn.is_none() && limit <= self.config.copy_timeout {
-                turn = Some(self.turns.take(name).await);
+                turn = self.runtime.timeout(left, self.turns.take(name)).await.ok();
                 ballot = None;
             } else if needs_promise {
                 ballot = Some(self.next_version(&located));
-            }
-            if self.runtime.now() >= deadline {
-                return Err(ObjectError::Unsettled);
             }
         }
         Err(ObjectError::Unsettled)

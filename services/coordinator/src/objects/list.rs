@@ -126,18 +126,20 @@ impl Objects {
 
     async fn list_page(&self, query: &ListQuery, until: Duration) -> Result<ListPage, ObjectError> {
         let limit = query.limit.clamp(1, MAX_LIST_ENTRIES);
-        let mut page = ListPage { next: query.start_after.clone(), ..ListPage::default() };
+        let mut page = ListPage::default();
+        let mut after = query.start_after.as_ref().map(|token| query.cursor(token));
         loop {
             let room = limit.saturating_sub(page.len());
-            let cursor = page.next.as_ref().map(|token| query.cursor(token));
-            let proven = self.list_round(query, cursor, room).await?;
+            let proven = self.list_round(query, after, room).await?;
             let cut = Cut::new(query, proven, room);
             let settled = self.settle_listed(cut.to_settle(query)).await?;
-            cut.add_to(&mut page, query, &settled);
-            let is_over = page.next.is_none() || page.len() >= limit;
-            if is_over || self.runtime.now() >= until {
-                return Ok(page);
+            let Some(resume) = cut.add_to(&mut page, query, &settled) else { return Ok(page) };
+            let is_enough = page.len() >= limit || self.runtime.now() >= until;
+            // Whoever comes back with the same token would never get on.
+            if is_enough && resume.token.is_some() && resume.token > query.start_after {
+                return Ok(ListPage { next: resume.token, ..page });
             }
+            after = Some(resume.after);
         }
     }
 

@@ -81,7 +81,7 @@ impl From<Failure> for ObjectError {
     }
 }
 
-type Sent = (Recipient, Result<WriteAnswer, DataServerError>);
+type Sent = (NodeId, Result<Reply, DataServerError>);
 type InFlight = FuturesUnordered<BoxFuture<'static, Sent>>;
 
 struct Run {
@@ -165,7 +165,7 @@ impl Run {
             tokio::select! {
                 biased;
                 sent = self.in_flight.next() => match sent {
-                    Some(sent) => self.on_sent(sent).await,
+                    Some(sent) => self.on_sent(sent),
                     None => return Err(self.failure()),
                 },
                 () = &mut stall => {
@@ -203,7 +203,15 @@ impl Run {
         let next = next_recipient(&mut self.waiting, is_enough, counts);
         let Some(recipient) = next else { return false };
         let sent = (self.replication.send)(recipient.clone());
-        self.in_flight.push(Box::pin(async move { (recipient, sent.await) }));
+        let objects = self.objects.clone();
+        self.in_flight.push(Box::pin(async move {
+            let reply = match sent.await {
+                // What it takes to understand one answer holds no other one up.
+                Ok(answer) => Ok(reply_of(&objects, &recipient, answer).await),
+                Err(error) => Err(error),
+            };
+            (recipient.member.id, reply)
+        }));
         true
     }
 
@@ -217,10 +225,9 @@ impl Run {
         }
     }
 
-    async fn on_sent(&mut self, (recipient, answer): Sent) {
-        let node = recipient.member.id;
-        let reply = match answer {
-            Ok(answer) => reply_of(&self.objects, &recipient, answer).await,
+    fn on_sent(&mut self, (node, reply): Sent) {
+        let reply = match reply {
+            Ok(reply) => reply,
             // Somebody else was first, or this took too long: it is tried anew.
             Err(error) if error.is_outpaced() => {
                 debug!(%node, name = %self.replication.name, %error, "a write came too late");
@@ -272,7 +279,7 @@ impl Run {
         let runtime = self.objects.runtime.clone();
         runtime.spawn("replicate-rest", async move {
             while let Some(sent) = self.in_flight.next().await {
-                self.on_sent(sent).await;
+                self.on_sent(sent);
             }
             if self.holders() < self.replication.copies
                 && let Some(holder) = self.tally.holders().next()

@@ -31,6 +31,20 @@ pub fn last_key_with(prefix: &str) -> Option<Key> {
     Key::new(key).ok()
 }
 
+/// The last key there can be before `text`: whoever lists after it gets `text`
+/// itself first. `None` when there is none.
+#[must_use]
+pub fn last_key_before(text: &str) -> Option<Key> {
+    let mut before = text.to_owned();
+    let last = before.pop()?;
+    // A key that ends with the least character comes right after what is before it.
+    let Some(less) = (0..u32::from(last)).rev().find_map(char::from_u32) else {
+        return Key::new(before).ok();
+    };
+    before.push(less);
+    last_key_with(&before)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,6 +108,32 @@ mod tests {
             let last = last_key_with(&prefix).expect("short enough");
             prop_assert!(key(&longest) <= last);
             prop_assert!(last.as_str().starts_with(&prefix));
+        }
+    }
+
+    #[test]
+    fn nothing_comes_between_a_text_and_the_last_key_before_it() {
+        assert_eq!(last_key_before("\0"), None);
+        assert_eq!(last_key_before(""), None);
+        assert_eq!(last_key_before("a\0"), Some(key("a")));
+        let before = |text| last_key_before(text).expect("there is one");
+        for (text, less) in [
+            ("a/", "a.zzz"),
+            ("a/", "a.\u{10ffff}"),
+            ("b", "a\u{10ffff}"),
+            ("\u{e000}", "\u{d7ff}z"),
+        ] {
+            assert!(key(less) < before(text) && before(text) < key(text), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_last_key_before_is_above_every_other(text in ".{1,6}", other in ".{1,6}") {
+            let before = last_key_before(&text);
+            prop_assert!(before.as_ref().is_none_or(|before| before.as_str() < text.as_str()));
+            let is_less = other < text;
+            prop_assert_eq!(is_less, before.is_some_and(|before| key(&other) <= before));
         }
     }
 }

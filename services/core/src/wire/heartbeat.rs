@@ -86,9 +86,22 @@ pub struct Pass {
     /// Members that were draining when the pass began: nothing that this pass
     /// found relies on them.
     pub without: Vec<NodeId>,
+    /// The epochs of their entries at that time, in the same order: a drain that
+    /// was taken back is another one than the next.
+    #[serde(default)]
+    pub epochs: Vec<u32>,
     /// The least number of lasting copies that any name had at its end; while
     /// there is an electorate, those of its voters.
     pub least_copies: u32,
+}
+
+impl Pass {
+    /// Whether nothing that it found relies on this member, whose entry has this
+    /// epoch now.
+    #[must_use]
+    pub fn is_without(&self, node: NodeId, epoch: u32) -> bool {
+        self.without.iter().zip(&self.epochs).any(|drained| drained == (&node, &epoch))
+    }
 }
 
 /// A heartbeat as it was understood.
@@ -259,6 +272,7 @@ mod tests {
                     policy_epoch: 1,
                     electorate: 0,
                     without: Vec::new(),
+                    epochs: Vec::new(),
                     least_copies: 2,
                 }),
                 backlog: 4,

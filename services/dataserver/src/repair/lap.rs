@@ -1,6 +1,6 @@
 //! One way around the index.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,8 +24,8 @@ pub struct Shape {
     pub policy: Policy,
     /// Whose copies count.
     pub electorate: Option<Arc<Electorate>>,
-    /// Members whose copies do not last.
-    pub draining: BTreeSet<NodeId>,
+    /// Members whose copies do not last, and the epochs of their entries.
+    pub draining: BTreeMap<NodeId, u32>,
 }
 
 impl Shape {
@@ -35,7 +35,7 @@ impl Shape {
         let draining = view
             .roster_members()
             .filter(|member| member.state == MemberState::Draining)
-            .map(|member| member.id)
+            .map(|member| (member.id, member.epoch))
             .collect();
         Self {
             candidates: home_candidates(view, delay, now),
@@ -265,7 +265,8 @@ impl Lap {
         Pass {
             policy_epoch: self.shape.policy.epoch,
             electorate: self.shape.electorate.as_deref().map_or(0, Electorate::digest),
-            without: self.shape.draining.iter().copied().collect(),
+            without: self.shape.draining.keys().copied().collect(),
+            epochs: self.shape.draining.values().copied().collect(),
             least_copies: self.found.least_copies,
         }
     }
@@ -308,7 +309,7 @@ mod tests {
             candidates: Vec::new(),
             policy: Policy::default(),
             electorate: None,
-            draining: BTreeSet::new(),
+            draining: BTreeMap::new(),
         }
     }
 

@@ -465,7 +465,7 @@ fn count(
     let mut found = Found { looked_at: 1, ..Found::default() };
     let Some(newest) = located.newest() else { return found };
     let holds = |node: NodeId| located.newest_holders().any(|replica| replica.node == node);
-    let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains(&own);
+    let is_lost = subject.is_damaged && holds(own) && !shape.draining.contains_key(&own);
     // A copy that was known to be damaged when it was looked up is not counted.
     let is_counted = is_lost && located.answered.contains(&own);
     let copies = located.copies.saturating_sub(usize::from(is_counted));

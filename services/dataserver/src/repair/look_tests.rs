@@ -53,7 +53,7 @@ fn shape(replicas: u32) -> Shape {
         candidates: Vec::new(),
         policy: Policy::settled(1, replicas),
         electorate: None,
-        draining: BTreeSet::new(),
+        draining: BTreeMap::new(),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_core::list::group::last_key_before;
 use holdfast_core::list::{Judged, Proven};
 use holdfast_core::name::Key;
 
@@ -54,8 +55,13 @@ impl Cut {
         uncertain.filter(|(key, _)| !is_listed(key)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Adds what is there to the page, and says where to go on.
-    pub(super) fn add_to(self, page: &mut ListPage, query: &ListQuery, settled: &Names) {
+    /// Adds what is there to the page, and says where to go on; `None` at the end.
+    pub(super) fn add_to(
+        self,
+        page: &mut ListPage,
+        query: &ListQuery,
+        settled: &Names,
+    ) -> Option<Resume> {
         for (key, judged) in self.names {
             let judged = settled.get(&key).cloned().unwrap_or(judged);
             let Judged::Shown(entry) = judged else { continue };
@@ -65,14 +71,31 @@ impl Cut {
                 Some(group) => page.prefixes.push(group.to_owned()),
             }
         }
-        // Of a group that is listed nothing more is.
-        page.next = self.end.map(|end| match query.group_of(&end) {
-            Some(group) if page.prefixes.last().is_some_and(|last| last == group) => {
-                Key::new(group).unwrap_or_else(|_| end.clone())
+        let end = self.end?;
+        let group = query.group_of(&end).map(str::to_owned);
+        Some(match group {
+            // Of a group that is listed nothing more is.
+            Some(group) if page.prefixes.last() == Some(&group) => {
+                let token = Key::new(group).unwrap_or_else(|_| end.clone());
+                Resume { after: query.cursor(&token), token: Some(token) }
             }
-            Some(_) | None => end,
-        });
+            // As a token it would say that its group was listed, and there may be
+            // more of that: what comes right before it makes it be read again.
+            Some(group) if group == end.as_str() => {
+                Resume { token: last_key_before(&group), after: end }
+            }
+            Some(_) | None => Resume { token: Some(end.clone()), after: end },
+        })
     }
+}
+
+/// Where a list goes on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Resume {
+    /// After this key, in the same request.
+    pub(super) after: Key,
+    /// What a client gives back to go on there, if it can be said.
+    pub(super) token: Option<Key>,
 }
 
 #[cfg(test)]

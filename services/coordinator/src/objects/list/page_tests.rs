@@ -50,10 +50,15 @@ fn page(
     let cut = Cut::new(query, Proven { names, end: end.map(key) }, room);
     let to_settle = cut.to_settle(query);
     let mut page = ListPage::default();
-    cut.add_to(&mut page, query, &settled.iter().cloned().collect());
+    let resume = cut.add_to(&mut page, query, &settled.iter().cloned().collect());
     let objects = page.objects.iter().map(|entry| entry.key.as_str().to_owned()).collect();
     let to_settle = texts(&to_settle).into_iter().map(str::to_owned).collect();
-    let next = page.next.map(|next| next.as_str().to_owned());
+    let next = resume.map(|resume| {
+        let token = resume.token.expect("there is one");
+        // Both ways on lead to the same names.
+        assert!(query.cursor(&token) <= resume.after, "{resume:?}", resume = resume.after);
+        token.as_str().to_owned()
+    });
     (objects, page.prefixes, to_settle, next)
 }
 
@@ -94,6 +99,25 @@ fn a_group_is_one_and_what_follows_begins_behind_it() {
     assert_eq!(query(None).cursor(&key("a/")), key("a/"));
     let below = ListQuery { prefix: "a/".to_owned(), ..slash };
     assert_eq!(below.cursor(&key("a/")), key("a/"), "the prefix itself is no group");
+}
+
+#[test]
+fn a_name_that_is_its_own_group_and_was_deleted_hides_nothing_of_it() {
+    let slash = query(Some("/"));
+    let names = vec![shown("0"), gone("a/"), shown("a/b")];
+    let (objects, prefixes, _, next) = page(&slash, names, None, 1, &[]);
+    assert_eq!((objects, prefixes), (owned(&["0"]), vec![]));
+    let next = key(&next.expect("there is more"));
+    assert!(key("0") < next && next < key("a/"), "it is read again: {next:?}");
+    assert_eq!(slash.cursor(&next), next, "and nothing is stepped over");
+    // The same where the pages of the members end there.
+    let (_, _, _, next) = page(&slash, vec![gone("a/")], Some("a/"), 5, &[]);
+    assert!(key(&next.expect("there is more")) < key("a/"));
+    // Nothing can be said where nothing comes before it.
+    let nul = query(Some("\0"));
+    let cut = Cut::new(&nul, Proven { names: vec![gone("\0")], end: Some(key("\0")) }, 5);
+    let resume = cut.add_to(&mut ListPage::default(), &nul, &Names::new());
+    assert_eq!(resume, Some(Resume { after: key("\0"), token: None }));
 }
 
 #[test]
