@@ -99,6 +99,7 @@ enum Command {
     Report(Box<NodeReport>),
     GuestProbed { address: Address, alive: bool },
     Merge { roster: Roster, reply: oneshot::Sender<Result<Roster, MergeError>> },
+    Retire { drained: Entry, reply: oneshot::Sender<Result<bool, MergeError>> },
     Fetched { from: NodeId, roster: Option<Roster> },
     Fetch { from: NodeId, address: Address, digest: RosterDigest, reply: oneshot::Sender<bool> },
     ProbeEnded { id: NodeId },
@@ -203,6 +204,19 @@ impl Cluster {
         let cluster = self.snapshot().roster.cluster.ok_or(MergeError::Unfounded)?;
         // A roster of one entry is merged like any other.
         self.merge_roster(Roster::of_entry(cluster, entry)).await
+    }
+
+    /// Retires a member that drains, if its entry is still `drained`; false if it
+    /// was changed meanwhile, and nothing is then. It looks and persists in one
+    /// step, so that no drain that was taken back ends so.
+    ///
+    /// # Errors
+    /// As [`Self::merge_roster`].
+    pub async fn retire(&self, drained: Entry) -> Result<bool, MergeError> {
+        let (reply, answer) = oneshot::channel();
+        let retire = Command::Retire { drained, reply };
+        self.commands.send(retire).await.map_err(|_| MergeError::Closed)?;
+        answer.await.map_err(|_| MergeError::Closed)?
     }
 
     /// Makes sure that the roster with `digest`, which `from` has, is included

@@ -40,6 +40,10 @@ pub const NOT_PERSISTED: &str = "roster-not-persisted";
 /// payload on, while it does so for as many as it may.
 pub const BUSY: &str = "busy";
 
+/// The code with which a data server refuses what it could not raise its floor for,
+/// before anything else was done.
+pub const FLOOR: &str = "floor";
+
 /// The code with which a data server refuses what is older than it promised.
 pub const PROMISED: &str = "promised";
 
@@ -98,8 +102,7 @@ impl DataServerError {
             Self::Refused { status, code, .. } => {
                 status.is_client_error()
                     || *status == StatusCode::INSUFFICIENT_STORAGE
-                    || code == NOT_ADMITTED
-                    || self.is_busy()
+                    || [NOT_ADMITTED, BUSY, FLOOR].contains(&code.as_str())
             }
             Self::BadAnswer { .. } | Self::BadLocate(_) | Self::Source | Self::Stalled => false,
         }

@@ -30,6 +30,7 @@ pub(crate) fn member(bits: u128, hearing: Hearing, free_bytes: u64) -> Member {
         founded: true,
         newcomers_seen: 0,
         stamp: None,
+        floor: None,
         wanted: None,
         repair: RepairReport::default(),
     }

@@ -16,6 +16,7 @@ use crate::placement::Candidate;
 use crate::policy::{Policy, Wanted};
 use crate::roster::{Entry, ForeignCluster, MemberState, Roster, RosterDigest};
 use crate::stamp::Stamp;
+use crate::version::Version;
 use crate::wire::heartbeat::{NodeReport, RepairReport};
 
 /// A moment on this process's own clock, which counts sleep: the time since an
@@ -100,6 +101,8 @@ pub struct Member {
     pub newcomers_seen: u32,
     /// When it last said something, on its own clock.
     pub stamp: Option<Stamp>,
+    /// At least what it has told with that: see [`NodeReport::floor`].
+    pub floor: Option<Version>,
     /// What its `REPLICAS` and `WRITE_QUORUM` ask for, as it last said.
     pub wanted: Option<Wanted>,
     /// How far its repair is, as it last said.
@@ -515,6 +518,7 @@ impl Membership {
                 generation: report.generation,
                 mono_millis: report.mono_millis,
             }),
+            floor: report.and_then(|report| report.floor),
             wanted: report.and_then(|report| Wanted::heard(report.replicas, report.write_quorum)),
             repair: report.map(|report| report.repair.clone()).unwrap_or_default(),
         })

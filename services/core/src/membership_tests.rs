@@ -21,6 +21,7 @@ fn report(id: u128, generation: u64) -> NodeReport {
         newcomers_seen: 0,
         sent_unix_millis: 0,
         mono_millis: 0,
+        floor: None,
         replicas: 1,
         write_quorum: 1,
         repair: RepairReport::default(),

@@ -50,6 +50,22 @@ pub fn compare_offer(held: Option<&Stat>, offered: &Stat) -> Offer {
     }
 }
 
+/// How a version comes to be offered to a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Offered {
+    /// By its writer, for the first time. It goes above every floor of which the
+    /// writer was told, and so above what earlier runs of this member promised; if
+    /// not, the writer was told nothing of this run.
+    #[default]
+    Written,
+    /// It was found, on fewer members than
+    /// [`crate::locate::Located::is_accepted`] asks for: somebody who was promised
+    /// something above it may have missed it.
+    Found,
+    /// It was found, and nobody can have missed it.
+    Settled,
+}
+
 /// A promise stands in the way of a version.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PromisedAbove {
@@ -205,11 +221,7 @@ impl Promises {
         self.get(name, now).is_some_and(|given| given >= version)
     }
 
-    /// Whether `version` may be taken. `may_be_missed` is whether somebody who was
-    /// promised something above it may not have seen it: it was found, on fewer
-    /// members than [`crate::locate::Located::is_accepted`] asks for. What its
-    /// writer offers for the first time is above every promise of which the writer
-    /// was told, remembered or not.
+    /// Whether `version` may be taken.
     ///
     /// # Errors
     /// [`PromisedAbove`]; it must not be taken then, by whatever way it came.
@@ -217,7 +229,7 @@ impl Promises {
         &self,
         name: &ObjectName,
         version: Version,
-        may_be_missed: bool,
+        offered: Offered,
         now: Moment,
     ) -> Result<(), PromisedAbove> {
         if let Some(ballot) = self.get(name, now).filter(|given| *given > version) {
@@ -225,8 +237,12 @@ impl Promises {
         }
         // What is settled under a promise of this very name goes on when others end.
         let is_promised = self.given.get(name).is_some_and(|given| given.ballot == version);
-        let promised = self.may_have_promised(name).max(self.by_earlier_runs);
-        match promised.filter(|ballot| may_be_missed && !is_promised && *ballot > version) {
+        let promised = match offered {
+            Offered::Settled => None,
+            Offered::Written => self.by_earlier_runs,
+            Offered::Found => self.may_have_promised(name).max(self.by_earlier_runs),
+        };
+        match promised.filter(|ballot| !is_promised && *ballot > version) {
             Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),
             None => Ok(()),
         }

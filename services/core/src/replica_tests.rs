@@ -46,9 +46,8 @@ fn the_newer_version_wins_and_the_same_is_the_same() {
 fn nothing_below_a_promise_is_taken() {
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), Some(version(3)), seconds(0)).expect("newer");
-    for may_be_missed in [false, true] {
-        let check =
-            |key, clock| promises.check(&name(key), version(clock), may_be_missed, seconds(1));
+    for offered in [Offered::Written, Offered::Found, Offered::Settled] {
+        let check = |key, clock| promises.check(&name(key), version(clock), offered, seconds(1));
         assert_eq!(check("a", 4), Err(PromisedAbove::Kept { ballot: version(5) }));
         assert_eq!(check("a", 5), Ok(()));
         assert_eq!(check("a", 6), Ok(()));
@@ -61,28 +60,35 @@ fn nothing_below_a_promise_is_taken() {
 #[test]
 fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
     let refused = Err(PromisedAbove::Forgotten { ballot: version(5) });
-    let check = |promises: &Promises, clock, may_be_missed, now| {
-        promises.check(&name("a"), version(clock), may_be_missed, seconds(now))
+    let check = |promises: &Promises, clock, offered, now| {
+        promises.check(&name("a"), version(clock), offered, seconds(now))
     };
     let run_before = Promises::new(WINDOW, Some(version(5)));
-    assert_eq!(check(&run_before, 4, true, 0), refused);
-    assert_eq!(check(&run_before, 5, true, 0), Ok(()), "it is what was promised");
-    assert_eq!(check(&run_before, 4, false, 0), Ok(()), "it is settled");
+    assert_eq!(check(&run_before, 4, Offered::Found, 0), refused);
+    assert_eq!(check(&run_before, 5, Offered::Found, 0), Ok(()), "it is what was promised");
+    assert_eq!(check(&run_before, 4, Offered::Settled, 0), Ok(()), "it is settled");
+    let written = check(&run_before, 4, Offered::Written, 0);
+    assert_eq!(written, refused, "its writer was told nothing of this run");
+    assert_eq!(check(&run_before, 5, Offered::Written, 0), Ok(()));
 
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("the first");
-    assert_eq!(check(&promises, 4, true, 120), refused, "it has ended and was not swept");
-    assert_eq!(check(&promises, 4, false, 120), Ok(()));
+    assert_eq!(check(&promises, 4, Offered::Found, 120), refused, "it has ended and was not swept");
+    assert_eq!(check(&promises, 4, Offered::Written, 120), Ok(()));
     let mut lower = promises.clone();
     lower.promise(&name("a"), version(3), None, seconds(120)).expect("the other one has ended");
-    assert_eq!(check(&lower, 4, true, 300), refused, "a lower one came in its place");
-    assert_eq!(check(&lower, 3, true, 300), Ok(()), "it is settled under that promise");
+    assert_eq!(check(&lower, 4, Offered::Found, 300), refused, "a lower one came in its place");
+    assert_eq!(check(&lower, 3, Offered::Found, 300), Ok(()), "it is settled under that promise");
     assert_eq!(lower.may_have_promised(&name("a")), Some(version(5)));
     assert_eq!(lower.may_have_promised(&name("b")), None);
     promises.expire(seconds(120));
     assert_eq!(promises.count(), 0);
-    assert_eq!(check(&promises, 4, true, 300), refused, "it was swept");
-    assert_eq!(promises.check(&name("b"), version(4), true, seconds(300)), Ok(()), "another");
+    assert_eq!(check(&promises, 4, Offered::Found, 300), refused, "it was swept");
+    assert_eq!(
+        promises.check(&name("b"), version(4), Offered::Found, seconds(300)),
+        Ok(()),
+        "another"
+    );
     assert_eq!(
         (run_before.by_earlier_runs(), promises.by_earlier_runs()),
         (Some(version(5)), None)
@@ -98,17 +104,18 @@ fn a_promise_that_was_kept_to_bars_nothing_more() {
         assert_eq!(promises.may_have_promised(&name("a")), Some(ballot));
         promises.came(&name("a"), came);
         assert_eq!(promises.may_have_promised(&name("a")), None, "what is here bars by itself");
-        let older = promises.check(&name("a"), version(4), false, seconds(1));
+        let older = promises.check(&name("a"), version(4), Offered::Written, seconds(1));
         assert!(older.is_err(), "for its time it is kept");
         promises.expire(seconds(200));
-        assert_eq!(promises.check(&name("a"), version(4), true, seconds(200)), Ok(()));
+        assert_eq!(promises.check(&name("a"), version(4), Offered::Found, seconds(200)), Ok(()));
     }
 }
 
 #[test]
 fn what_barred_for_a_tombstone_leaves_nothing_behind_but_promises() {
-    let check =
-        |promises: &Promises, clock| promises.check(&name("a"), version(clock), true, seconds(200));
+    let check = |promises: &Promises, clock| {
+        promises.check(&name("a"), version(clock), Offered::Found, seconds(200))
+    };
     let mut promises = Promises::new(WINDOW, None);
     promises.bar(&name("a"), version(5), seconds(0)).expect("room");
     assert_eq!(check(&promises, 4), Ok(()), "it was not swept yet");
@@ -143,7 +150,10 @@ fn a_young_promise_of_another_writer_is_awaited_until_its_write_has_come() {
     assert!(awaited(&promises, other(9), 0), "something else came");
     promises.came(&a, version(5));
     assert!(!awaited(&promises, other(9), 0));
-    assert!(promises.check(&a, version(4), false, seconds(0)).is_err(), "it is kept all the same");
+    assert!(
+        promises.check(&a, version(4), Offered::Written, seconds(0)).is_err(),
+        "it is kept all the same"
+    );
     promises.bar(&a, version(6), seconds(0)).expect("room");
     assert!(!awaited(&promises, other(9), 0), "nothing comes of a tombstone that is forgotten");
 }
@@ -171,8 +181,8 @@ fn promises_are_bounded_and_end() {
         promises.promise(&name("more"), version(5), None, seconds(now))
     };
     assert_eq!(more(&mut promises, 119), Err(NoPromise::Full));
-    assert!(promises.check(&name("0"), version(1), false, seconds(119)).is_err());
-    assert_eq!(promises.check(&name("0"), version(1), false, seconds(120)), Ok(()));
+    assert!(promises.check(&name("0"), version(1), Offered::Written, seconds(119)).is_err());
+    assert_eq!(promises.check(&name("0"), version(1), Offered::Written, seconds(120)), Ok(()));
     assert_eq!(more(&mut promises, 120), Ok(()));
     assert_eq!(promises.count(), 1);
 }
@@ -223,14 +233,14 @@ fn a_copy_is_dropped_between_one_and_three_windows() {
 fn a_bar_stands_where_a_promise_would_and_never_lowers_one() {
     let mut promises = Promises::new(WINDOW, None);
     promises.bar(&name("a"), version(5), seconds(0)).expect("room");
-    assert!(promises.check(&name("a"), version(4), false, seconds(1)).is_err());
-    assert_eq!(promises.check(&name("a"), version(5), false, seconds(1)), Ok(()));
+    assert!(promises.check(&name("a"), version(4), Offered::Written, seconds(1)).is_err());
+    assert_eq!(promises.check(&name("a"), version(5), Offered::Written, seconds(1)), Ok(()));
     assert!(promises.bars(&name("a"), version(5), seconds(119)));
     assert!(!promises.bars(&name("a"), version(6), seconds(1)));
     assert!(!promises.bars(&name("a"), version(5), seconds(120)));
     promises.promise(&name("b"), version(9), None, seconds(0)).expect("room");
     promises.bar(&name("b"), version(5), seconds(1)).expect("room");
-    assert!(promises.check(&name("b"), version(8), false, seconds(2)).is_err());
+    assert!(promises.check(&name("b"), version(8), Offered::Written, seconds(2)).is_err());
 }
 
 #[test]
@@ -238,8 +248,8 @@ fn a_promise_made_again_lasts_anew_and_pins_of_each_asker_count() {
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("free");
     promises.promise(&name("a"), version(5), None, seconds(100)).expect("the same");
-    assert!(promises.check(&name("a"), version(4), false, seconds(219)).is_err());
-    assert!(promises.check(&name("a"), version(4), false, seconds(220)).is_ok());
+    assert!(promises.check(&name("a"), version(4), Offered::Written, seconds(219)).is_err());
+    assert!(promises.check(&name("a"), version(4), Offered::Written, seconds(220)).is_ok());
 
     let mut pins = Pins::new(WINDOW, seconds(0));
     let held = Some(version(5));

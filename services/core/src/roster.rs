@@ -86,6 +86,12 @@ pub struct Entry {
 }
 
 impl Entry {
+    /// The same member, retired.
+    #[must_use]
+    pub fn retired(&self) -> Self {
+        Self { state: MemberState::Retired, ..self.clone() }
+    }
+
     fn merge(&mut self, other: &Self) {
         let life = |entry: &Self| {
             (entry.state == MemberState::Retired, entry.epoch, entry.state, entry.lost)

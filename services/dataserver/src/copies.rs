@@ -10,7 +10,7 @@ use holdfast_coordinator::objects::Objects;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::object::{Kind, Stat};
-use holdfast_core::replica::{Offer, compare_offer};
+use holdfast_core::replica::{Offer, Offered, compare_offer};
 use holdfast_core::version::Version;
 use holdfast_core::wire::transfer::{CopyRequest, WriteOutcome};
 use holdfast_store::{Held, Staged, Stamp as Content, Store, StoreError};
@@ -131,7 +131,8 @@ impl Copier {
         self.check_takes_data()?;
         let CopyRequest { name, stat, from, held_as, stamp, is_settled } = request;
         let held_as = held_as.unwrap_or(stat.version);
-        let basis = Basis { stamp: Some(stamp), may_be_missed: !is_settled };
+        let offered = if is_settled { Offered::Settled } else { Offered::Found };
+        let basis = Basis { stamp: Some(stamp), offered };
         parts.gate.check(&name, stat.version, basis)?;
         let content = Content { version: stat.version, metadata: stat.metadata.clone() };
         if stat.kind == Kind::Tombstone {
@@ -164,7 +165,7 @@ impl Copier {
         match stamp.filter(|_| located.complete && is_newest) {
             Some(stamp) => Basis {
                 stamp: Some(stamp),
-                may_be_missed: basis.may_be_missed && !located.is_accepted,
+                offered: if located.is_accepted { Offered::Settled } else { basis.offered },
             },
             None => basis,
         }

@@ -2,7 +2,7 @@
 
 use holdfast_coordinator::cluster::MergeError;
 use holdfast_coordinator::data_servers::{
-    BUSY, NOT_ADMITTED, NOT_PERSISTED, PROMISE_FORGOTTEN, PROMISED, STALE_STAMP,
+    BUSY, FLOOR, NOT_ADMITTED, NOT_PERSISTED, PROMISE_FORGOTTEN, PROMISED, STALE_STAMP,
 };
 use holdfast_core::name::NameError;
 use holdfast_core::replica::PromisedAbove;
@@ -65,8 +65,8 @@ pub enum InternalError {
     /// A promise stands in the way of the version.
     #[error(transparent)]
     Promised(#[from] PromisedAbove),
-    /// As many payloads as may be are being copied.
-    #[error("this data server receives or passes on as many copies as it may; try again")]
+    /// As many payloads as may be are being copied, or written.
+    #[error("this data server writes, receives or passes on as much at once as it may; try again")]
     Busy,
     /// Nobody who was named is a member.
     #[error("no data server that was named is a member here, other than this one")]
@@ -122,7 +122,7 @@ impl InternalError {
             Self::Busy => (StatusCode::SERVICE_UNAVAILABLE, BUSY),
             Self::ForeignSource => (StatusCode::CONFLICT, "foreign-source"),
             Self::NoSource { .. } => (StatusCode::FAILED_DEPENDENCY, "no-source"),
-            Self::Floor(_) => (StatusCode::INTERNAL_SERVER_ERROR, "floor"),
+            Self::Floor(_) => (StatusCode::INTERNAL_SERVER_ERROR, FLOOR),
             Self::Merge(MergeError::Foreign(_)) => (StatusCode::CONFLICT, "foreign-cluster"),
             Self::Merge(MergeError::Persist { .. }) => {
                 (StatusCode::INTERNAL_SERVER_ERROR, NOT_PERSISTED)
@@ -157,6 +157,7 @@ impl From<GateError> for InternalError {
             GateError::Ahead(error) => error.into(),
             GateError::Floor(error) => Self::Floor(error),
             GateError::Store(error) => error.into(),
+            GateError::Busy => Self::Busy,
         }
     }
 }

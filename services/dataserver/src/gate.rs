@@ -16,14 +16,14 @@ use holdfast_core::membership::Moment;
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::object::{Kind, Stat};
-use holdfast_core::replica::{MustStay, Pins, PromisedAbove, Promises};
+use holdfast_core::replica::{MustStay, Offered, Pins, PromisedAbove, Promises};
 use holdfast_core::stamp::{Stamp, StampError, window};
 use holdfast_core::version::{TooFarAhead, Version};
 use holdfast_core::wire::transfer::{PinRequest, WriteOutcome};
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::{PutOutcome, Staged, Stamp as Content, Store, StoreError};
+use holdfast_store::{Held, PutOutcome, Staged, Stamp as Content, Store, StoreError};
 use thiserror::Error;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tracing::{Instrument, Span, debug, warn};
 
 use crate::floor::Floor;
@@ -37,6 +37,11 @@ use crate::superseded::Superseded;
 /// steps, so that it ends whatever the clock does.
 const COURTESY: Duration = Duration::from_millis(50);
 const COURTESY_STEPS: u32 = 10;
+
+/// Writes that may be under way at once, those included whose senders have gone: up
+/// to 128 KiB of each are in memory. More than the clients of one data server have
+/// connections, by default.
+const MAX_WRITES: usize = 2_048;
 
 /// Why the gate did not let a request through.
 #[derive(Debug, Error)]
@@ -56,6 +61,9 @@ pub enum GateError {
     /// The volume refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// As many writes are under way as may be.
+    #[error("too many writes are under way: the disk does not keep up")]
+    Busy,
 }
 
 /// What a write builds on.
@@ -64,18 +72,28 @@ pub struct Basis {
     /// This data server's stamp in the answer that the write builds on. Whether
     /// one may be missing, whoever takes the request decides.
     pub stamp: Option<Stamp>,
-    /// Whether it was found elsewhere, on so few members that somebody who was
-    /// promised something above it may have missed it.
-    pub may_be_missed: bool,
+    /// How it comes to be offered.
+    pub offered: Offered,
 }
 
 /// What came of asking for a promise.
 #[derive(Debug)]
 pub struct Promised {
     /// What is there, looked up in the same step.
-    pub stat: Result<Option<Stat>, StoreError>,
+    pub held: Result<Option<Held>, StoreError>,
     /// Whether it was promised to take nothing older than the ballot.
     pub is_given: bool,
+}
+
+/// What became of a copy that was let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DropEnd {
+    /// It is gone.
+    Dropped,
+    /// Something else is here by now.
+    NotHere,
+    /// It stays: too much time has passed, or too little.
+    TooLate,
 }
 
 /// What the gate is made of.
@@ -108,6 +126,7 @@ pub struct Gate {
     promises: Arc<Mutex<Promises>>,
     pins: Arc<Mutex<Pins>>,
     superseded: Superseded,
+    writes: Arc<Semaphore>,
 }
 
 impl Gate {
@@ -129,6 +148,7 @@ impl Gate {
             promises: Arc::new(Mutex::new(Promises::new(window, forgotten))),
             pins: Arc::new(Mutex::new(pins)),
             superseded: Superseded::default(),
+            writes: Arc::new(Semaphore::new(MAX_WRITES)),
         }
     }
 
@@ -181,7 +201,7 @@ impl Gate {
         if let Some(stamp) = basis.stamp {
             self.check_stamp(stamp).inspect_err(|_| self.metrics.stale_stamps.inc())?;
         }
-        let allowed = self.promises().check(name, version, basis.may_be_missed, self.now());
+        let allowed = self.promises().check(name, version, basis.offered, self.now());
         Ok(allowed.inspect_err(|_| self.metrics.promise_refusals.inc())?)
     }
 
@@ -198,17 +218,43 @@ impl Gate {
         content: Content,
         staged: Box<dyn Staged>,
     ) -> Result<WriteOutcome, GateError> {
+        self.commit_taken(name, basis, content, async { Ok(staged) }).await
+    }
+
+    /// As [`Self::commit`], of a payload that is taken from where it waits once
+    /// nothing stands in its way any more: what is refused stays there, and can be
+    /// offered again.
+    ///
+    /// # Errors
+    /// As [`Self::commit`], and those of `taken`; then nothing was changed.
+    pub async fn commit_taken<E: From<GateError> + Send + 'static>(
+        &self,
+        name: ObjectName,
+        basis: Basis,
+        content: Content,
+        taken: impl Future<Output = Result<Box<dyn Staged>, E>> + Send + 'static,
+    ) -> Result<WriteOutcome, E> {
         let gate = self.clone();
+        let permit = self.admit()?;
         self.to_its_end("gate-commit", async move {
+            let _permit = permit;
             let version = content.version;
             let _turn = gate.locks.share(&name).await;
             gate.check(&name, version, basis)?;
-            gate.floor.raise(version).await?;
-            let outcome = gate.store.commit(name.clone(), content, staged).await?;
+            gate.floor.raise(version).await.map_err(GateError::from)?;
+            let staged = taken.await?;
+            let outcome = gate.store.commit(name.clone(), content, staged).await;
+            let outcome = outcome.map_err(GateError::from)?;
             gate.promises().came(&name, version);
             Ok(gate.outcome(&name, version, outcome))
         })
         .await
+    }
+
+    /// A write goes on when its sender has gone, and keeps its payload: not for any
+    /// number of them, while the disk hangs.
+    fn admit(&self) -> Result<OwnedSemaphorePermit, GateError> {
+        Arc::clone(&self.writes).try_acquire_owned().map_err(|_| GateError::Busy)
     }
 
     /// Makes a tombstone the content of `name`, as [`Self::commit`] does with a
@@ -223,7 +269,9 @@ impl Gate {
         content: Content,
     ) -> Result<WriteOutcome, GateError> {
         let gate = self.clone();
+        let permit = self.admit()?;
         self.to_its_end("gate-delete", async move {
+            let _permit = permit;
             let version = content.version;
             let _turn = gate.locks.share(&name).await;
             gate.check(&name, version, basis)?;
@@ -278,13 +326,13 @@ impl Gate {
     pub async fn promise(&self, name: &ObjectName, ballot: Version) -> Promised {
         self.let_land(name, ballot).await;
         let _turn = self.locks.alone(name).await;
-        let mut stats = self.store.stat(std::slice::from_ref(name)).await;
-        let stat = stats.pop().unwrap_or(Err(StoreError::WorkLost));
-        let is_given = match &stat {
-            Ok(stat) => self.give(name, ballot, stat.as_ref().map(|stat| stat.version)).await,
+        let mut all_held = self.store.inspect(std::slice::from_ref(name)).await;
+        let held = all_held.pop().unwrap_or(Err(StoreError::WorkLost));
+        let is_given = match &held {
+            Ok(held) => self.give(name, ballot, held.as_ref().map(|it| it.stat.version)).await,
             Err(_) => false,
         };
-        Promised { stat, is_given }
+        Promised { held, is_given }
     }
 
     async fn let_land(&self, name: &ObjectName, ballot: Version) {
@@ -396,8 +444,7 @@ impl Gate {
     /// Drops exactly `version` of `name`, which this member began to let go of,
     /// if it may: the window has passed until `confirmed_at`, when the second
     /// round of pins was asked for, and not again since. Ends letting go,
-    /// whatever comes of it. False when nothing was dropped. Dropping the future
-    /// does not stop it.
+    /// whatever comes of it. Dropping the future does not stop it.
     ///
     /// # Errors
     /// [`GateError::Store`].
@@ -406,17 +453,20 @@ impl Gate {
         name: ObjectName,
         version: Version,
         confirmed_at: Moment,
-    ) -> Result<bool, GateError> {
+    ) -> Result<DropEnd, GateError> {
         let gate = self.clone();
         self.to_its_end("gate-drop", async move {
             let _turn = gate.locks.alone(&name).await;
             let may_drop = gate.pins().may_drop(&name, confirmed_at, gate.now());
-            let dropped = match may_drop {
-                true => gate.store.forget(&name, version).await,
-                false => Ok(false),
+            let let_go = match may_drop {
+                false => Ok(DropEnd::TooLate),
+                true => gate.store.forget(&name, version).await.map(|dropped| match dropped {
+                    true => DropEnd::Dropped,
+                    false => DropEnd::NotHere,
+                }),
             };
             gate.keep(&name);
-            Ok(dropped?)
+            Ok(let_go?)
         })
         .await
     }
@@ -464,18 +514,18 @@ impl Gate {
 
     /// Works to the end also when the caller gives up: what the store has begun
     /// it ends, and the turn must last as long.
-    async fn to_its_end<T: Send + 'static>(
+    async fn to_its_end<T: Send + 'static, E: From<GateError> + Send + 'static>(
         &self,
         task: &'static str,
-        work: impl Future<Output = Result<T, GateError>> + Send + 'static,
-    ) -> Result<T, GateError> {
+        work: impl Future<Output = Result<T, E>> + Send + 'static,
+    ) -> Result<T, E> {
         let (done, result) = oneshot::channel();
         let work = work.instrument(Span::current());
         self.runtime.spawn(task, async move {
             // Nobody may wait for it any more.
             let _ = done.send(work.await);
         });
-        result.await.unwrap_or(Err(GateError::Store(StoreError::WorkLost)))
+        result.await.unwrap_or_else(|_| Err(GateError::Store(StoreError::WorkLost).into()))
     }
 
     fn now(&self) -> Moment {

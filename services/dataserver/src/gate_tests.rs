@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use holdfast_core::wire::locate::MAX_BATCH_NAMES;
 
@@ -69,7 +69,7 @@ async fn a_promise_keeps_out_what_is_older() {
     rig.put("a", 1).await.expect("stored");
     let promised = rig.gate.promise(&name("a"), version(5)).await;
     assert!(promised.is_given);
-    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    let held = promised.held.expect("memory").map(|held| held.stat.version);
     assert_eq!(held, Some(version(1)), "what was there in that very step");
     assert!(is_promised(&rig.put("a", 4).await));
     assert!(is_promised(&rig.gate.delete(name("a"), Basis::default(), content(4)).await));
@@ -89,10 +89,13 @@ async fn what_an_earlier_run_promised_keeps_out_what_may_have_been_missed() {
     let rig = Rig::new().await;
     assert!(rig.gate.promise(&name("a"), version(5)).await.is_given);
     let rig = rig.restarted().await;
-    let found = Basis { may_be_missed: true, ..Basis::default() };
+    let found = Basis { offered: Offered::Found, ..Basis::default() };
     for key in ["a", "b"] {
         assert!(is_promised(&rig.commit(key, 4, found).await), "it may have been {key}");
-        assert_eq!(rig.put(key, 4).await.expect("settled"), WriteOutcome::Stored);
+        let written = rig.commit(key, 4, Basis::default()).await;
+        assert!(is_promised(&written), "its writer was told nothing of this run");
+        let settled = Basis { offered: Offered::Settled, ..Basis::default() };
+        assert_eq!(rig.commit(key, 4, settled).await.expect("settled"), WriteOutcome::Stored);
     }
     let above = rig.gate.floor().expect("promised").right_above();
     let stored = rig.gate.check(&name("a"), above, found);
@@ -133,8 +136,63 @@ async fn no_promise_is_given_while_a_write_is_on_its_way_even_if_its_sender_has_
     rig.store.may_commit.add_permits(1);
     let promised = promise.await;
     assert!(promised.is_given);
-    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    let held = promised.held.expect("memory").map(|held| held.stat.version);
     assert_eq!(held, Some(version(4)), "what was let in before is seen");
+}
+
+#[tokio::test]
+async fn what_a_promise_keeps_out_is_not_taken_from_where_it_waits() {
+    let rig = Rig::new().await;
+    rig.store.hold();
+    let (a, staged) = (name("a"), rig.stage(b"payload").await);
+    let was_taken = Arc::new(AtomicBool::new(false));
+    let taken = |staged: Box<dyn Staged>| {
+        let was_taken = Arc::clone(&was_taken);
+        async move {
+            was_taken.store(true, Ordering::SeqCst);
+            Ok::<_, GateError>(staged)
+        }
+    };
+    let first = rig.gate.commit(a.clone(), Basis::default(), content(3), staged);
+    let offered = rig.stage(b"another").await;
+    let second = rig.gate.commit_taken(a.clone(), Basis::default(), content(4), taken(offered));
+    // It is let in, and then its turn comes after that of a promise.
+    let (_, promised, kept_out, ()) = tokio::join!(
+        first,
+        async {
+            rig.store.await_commit().await;
+            rig.gate.promise(&a, version(5)).await
+        },
+        async {
+            rig.store.await_commit().await;
+            tokio::task::yield_now().await;
+            second.await
+        },
+        async {
+            rig.store.await_commit().await;
+            rig.runtime.timeout(SOON, std::future::pending::<()>()).await.unwrap_err();
+            rig.store.may_commit.add_permits(2);
+        }
+    );
+    assert!(promised.is_given && is_promised(&kept_out), "{kept_out:?}");
+    assert!(!was_taken.load(Ordering::SeqCst), "it can be offered again");
+    let offered = rig.stage(b"another").await;
+    let stored = rig.gate.commit_taken(a, Basis::default(), content(6), taken(offered)).await;
+    assert_eq!(stored.expect("above the promise"), WriteOutcome::Stored);
+    assert!(was_taken.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn no_more_writes_are_under_way_than_there_is_memory_for() {
+    let rig = Rig::new().await;
+    let all = u32::try_from(MAX_WRITES).expect("few");
+    let under_way = Arc::clone(&rig.gate.writes).acquire_many_owned(all).await.expect("open");
+    let refused = rig.put("a", 4).await;
+    assert!(matches!(refused, Err(GateError::Busy)), "{refused:?}");
+    let deleted = rig.gate.delete(name("a"), Basis::default(), content(4)).await;
+    assert!(matches!(deleted, Err(GateError::Busy)), "{deleted:?}");
+    drop(under_way);
+    assert_eq!(rig.put("a", 4).await.expect("there is room"), WriteOutcome::Stored);
 }
 
 #[tokio::test]
@@ -148,7 +206,7 @@ async fn a_write_that_was_promised_lately_lands_before_another_writer_outbids_it
     assert!(rig.runtime.timeout(COURTESY / 5, &mut promise).await.is_err(), "it waits");
     assert_eq!(rig.put("a", 5).await.expect("in time"), WriteOutcome::Stored);
     let promised = promise.await;
-    let held = promised.stat.expect("memory").map(|stat| stat.version);
+    let held = promised.held.expect("memory").map(|held| held.stat.version);
     assert_eq!((promised.is_given, held), (true, Some(version(5))), "what came is seen");
     // One that does not come is not waited for long, even if time stands still.
     assert!(rig.gate.promise(&a, version(20)).await.is_given);
@@ -180,7 +238,7 @@ async fn a_promise_either_sees_a_write_or_keeps_it_out() {
             }
         };
         assert!(promised.is_given);
-        match promised.stat.expect("memory") {
+        match promised.held.expect("memory") {
             Some(_) => {
                 assert_eq!(written.expect("it came first"), WriteOutcome::Stored);
                 seen += 1;
@@ -258,7 +316,7 @@ async fn a_copy_is_dropped_only_after_the_window_and_if_nobody_relies_on_it() {
     gate.begin_let_go(&a).expect("the pin has ended");
     assert!(gate.pin(&asks(1, &[("a", 2)])).await.is_empty(), "who lets go keeps nothing");
     let drop_now = async || gate.drop_if(name("a"), version(2), rig.runtime.now()).await;
-    assert!(!drop_now().await.expect("memory"), "too early");
+    assert_eq!(drop_now().await.expect("memory"), DropEnd::TooLate, "too early");
     assert_eq!(gate.pin(&asks(1, &[("a", 2)])).await, [0], "letting go has ended");
     rig.pass(4);
     gate.begin_let_go(&a).expect("the pin has ended");
@@ -268,10 +326,11 @@ async fn a_copy_is_dropped_only_after_the_window_and_if_nobody_relies_on_it() {
     gate.begin_let_go(&a).expect("the pin has ended");
     rig.pass(1);
     rig.put("a", 3).await.expect("stored");
-    assert!(!drop_now().await.expect("memory"), "another version came");
+    assert_eq!(drop_now().await.expect("memory"), DropEnd::NotHere, "another version came");
     gate.begin_let_go(&a).expect("nobody relies on it");
     rig.pass(1);
-    assert!(gate.drop_if(a, version(3), rig.runtime.now()).await.expect("memory"));
+    let dropped = gate.drop_if(a, version(3), rig.runtime.now()).await;
+    assert_eq!(dropped.expect("memory"), DropEnd::Dropped);
     assert_eq!(rig.stat("a").await, None);
 }
 

@@ -15,7 +15,7 @@ use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest, decode_single, encode_single};
 use holdfast_runtime::{Runtime, Task};
-use holdfast_store::{Store, StoreError};
+use holdfast_store::{Held, Store, StoreError};
 use holdfast_telemetry::trace;
 use tokio::sync::{Semaphore, mpsc};
 use tracing::{Instrument, debug, info_span, warn};
@@ -45,10 +45,14 @@ struct Lookups {
 }
 
 impl Lookups {
-    fn apply(&mut self, index: u32, answer: Result<Option<Stat>, StoreError>) {
+    /// What is damaged is here, and does not count as a copy.
+    fn apply(&mut self, index: u32, answer: Result<Option<Held>, StoreError>) {
         match answer {
-            Ok(Some(stat)) => {
-                self.found.insert(index, stat);
+            Ok(Some(held)) => {
+                if held.is_damaged {
+                    self.unknown.push(index);
+                }
+                self.found.insert(index, held.stat);
             }
             Ok(None) => {}
             Err(error) => {
@@ -197,14 +201,11 @@ impl Answerer {
             if request.promises.contains_key(&index) {
                 continue;
             }
-            if answer.as_ref().is_ok_and(|held| held.as_ref().is_some_and(|it| it.is_damaged)) {
-                lookups.unknown.push(index);
-            }
             let held = answer.as_ref().ok().and_then(|held| held.as_ref());
             let held = held.map(|held| held.stat.version);
             let above = promised.filter(|promised| Some(*promised) > held);
             lookups.may_have_promised.extend(above.map(|promised| (index, promised)));
-            lookups.apply(index, answer.map(|held| held.map(|held| held.stat)));
+            lookups.apply(index, answer);
         }
         let mut asked = Vec::new();
         for (index, ballot) in &request.promises {
@@ -222,7 +223,7 @@ impl Answerer {
                 lookups.unknown.push(index);
                 continue;
             };
-            lookups.apply(index, promised.stat);
+            lookups.apply(index, promised.held);
             if promised.is_given {
                 lookups.promised.push(index);
             }

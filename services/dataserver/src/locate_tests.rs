@@ -87,6 +87,27 @@ async fn a_promise_that_must_wait_holds_nobody_else_up_for_long() {
 }
 
 #[tokio::test]
+async fn a_damaged_copy_is_none_also_where_a_promise_is_asked_for() {
+    let rig = Rig::new().await;
+    let staged = rig.stage(b"payload").await;
+    let put = rig.gate.commit(name("a"), Basis::default(), content(4), staged).await;
+    assert!(put.is_ok());
+    let answerer = answerer(&rig, cluster(&rig.runtime, roster_of_own()).await);
+    let promises = [(0, 5)];
+    for damaged in [false, true] {
+        if damaged {
+            rig.store.memory.damage(&b"payload"[..].into());
+        }
+        for promises in [&promises[..], &[]] {
+            let answer = answerer.answer(&asks(&["a"], &[], promises)).await;
+            assert_eq!(answer.found.len(), 1, "it is here");
+            assert_eq!(answer.unknown, if damaged { vec![0] } else { vec![] }, "{promises:?}");
+            assert_eq!(answer.promised.len(), promises.len());
+        }
+    }
+}
+
+#[tokio::test]
 async fn an_answer_tells_what_may_have_been_promised_above_what_is_there() {
     let rig = Rig::new().await;
     delete(&rig, "b", 3).await;

@@ -16,6 +16,8 @@ use holdfast_runtime::Runtime;
 use holdfast_store::Store;
 use tracing::warn;
 
+use crate::floor::Floor;
+
 /// Who this data server is, in this run.
 #[derive(Debug, Clone)]
 pub struct Own {
@@ -48,35 +50,40 @@ impl Own {
     }
 }
 
+/// What reports are made of.
+#[derive(Debug)]
+pub struct ReporterParts {
+    /// The seam.
+    pub runtime: Runtime,
+    /// Who this is.
+    pub own: Own,
+    /// What is known of the others.
+    pub cluster: Cluster,
+    /// The volume.
+    pub store: Arc<dyn Store>,
+    /// Its floor.
+    pub floor: Floor,
+    /// What is kept free of it.
+    pub reserve_bytes: u64,
+    /// What `REPLICAS` and `WRITE_QUORUM` ask for.
+    pub wanted: Wanted,
+    /// Who is silent for so long is missed.
+    pub missed_after: Duration,
+}
+
 /// Makes reports.
 #[derive(Debug)]
 pub struct Reporter {
-    runtime: Runtime,
-    own: Own,
-    cluster: Cluster,
-    store: Arc<dyn Store>,
-    reserve_bytes: u64,
-    wanted: Wanted,
-    missed_after: Duration,
+    parts: ReporterParts,
     leaving: AtomicBool,
     repair: Mutex<RepairReport>,
 }
 
 impl Reporter {
-    /// Reports on this store and this view of the cluster, in which who is silent
-    /// for `missed_after` is missed.
+    /// Reports on this store and this view of the cluster.
     #[must_use]
-    pub fn new(
-        runtime: Runtime,
-        own: Own,
-        cluster: Cluster,
-        store: Arc<dyn Store>,
-        reserve_bytes: u64,
-        wanted: Wanted,
-        missed_after: Duration,
-    ) -> Self {
-        let (leaving, repair) = (AtomicBool::new(false), Mutex::default());
-        Self { runtime, own, cluster, store, reserve_bytes, wanted, missed_after, leaving, repair }
+    pub fn new(parts: ReporterParts) -> Self {
+        Self { parts, leaving: AtomicBool::new(false), repair: Mutex::default() }
     }
 
     /// From now on every report says this of repair; who is missed, it finds out by
@@ -88,7 +95,7 @@ impl Reporter {
     /// Who this is.
     #[must_use]
     pub fn own(&self) -> &Own {
-        &self.own
+        &self.parts.own
     }
 
     /// From now on every report says that this data server shuts down.
@@ -99,18 +106,18 @@ impl Reporter {
     /// Its state as its own roster has it.
     #[must_use]
     pub fn state(&self) -> MemberState {
-        let snapshot = self.cluster.snapshot();
-        snapshot.roster.get(self.own.node).map_or(MemberState::Joining, |entry| entry.state)
+        let snapshot = self.parts.cluster.snapshot();
+        snapshot.roster.get(self.parts.own.node).map_or(MemberState::Joining, |entry| entry.state)
     }
 
     /// How it is now.
     pub async fn report(&self) -> NodeReport {
         let (free_bytes, total_bytes) = self.space().await;
-        let snapshot = self.cluster.snapshot();
+        let snapshot = self.parts.cluster.snapshot();
         NodeReport {
-            node: self.own.node,
-            generation: self.own.generation,
-            address: self.own.address.clone(),
+            node: self.parts.own.node,
+            generation: self.parts.own.generation,
+            address: self.parts.own.address.clone(),
             state: self.state(),
             leaving: self.leaving.load(Ordering::SeqCst),
             free_bytes,
@@ -118,16 +125,17 @@ impl Reporter {
             roster_digest: snapshot.view.digest,
             founded: snapshot.view.founded,
             newcomers_seen: self.newcomers_seen(),
-            sent_unix_millis: self.runtime.unix_millis(),
-            mono_millis: Stamp::at(self.own.generation, self.runtime.now()).mono_millis,
-            replicas: self.wanted.replicas(),
-            write_quorum: self.wanted.write_quorum(),
+            sent_unix_millis: self.parts.runtime.unix_millis(),
+            mono_millis: Stamp::at(self.parts.own.generation, self.parts.runtime.now()).mono_millis,
+            floor: self.parts.floor.get(),
+            replicas: self.parts.wanted.replicas(),
+            write_quorum: self.parts.wanted.write_quorum(),
             repair: self.repair(&snapshot.view),
         }
     }
 
     fn repair(&self, view: &View) -> RepairReport {
-        let missed = missed_members(view, self.missed_after, self.runtime.now());
+        let missed = missed_members(view, self.parts.missed_after, self.parts.runtime.now());
         let told = self.repair.lock().unwrap_or_else(PoisonError::into_inner).clone();
         RepairReport { missed, ..told }
     }
@@ -135,9 +143,9 @@ impl Reporter {
     /// Free bytes above the reserve, and the size of the disk. A volume that
     /// takes no writes has no room.
     async fn space(&self) -> (u64, u64) {
-        match self.store.usage().await {
-            Ok(usage) if self.store.poisoned().is_none() => {
-                let free = usage.space.free_bytes.saturating_sub(self.reserve_bytes);
+        match self.parts.store.usage().await {
+            Ok(usage) if self.parts.store.poisoned().is_none() => {
+                let free = usage.space.free_bytes.saturating_sub(self.parts.reserve_bytes);
                 (free, usage.space.total_bytes)
             }
             Ok(usage) => (0, usage.space.total_bytes),
@@ -149,7 +157,7 @@ impl Reporter {
     }
 
     fn newcomers_seen(&self) -> u32 {
-        let others = self.cluster.snapshot().view.newcomers(self.own.node).count();
+        let others = self.parts.cluster.snapshot().view.newcomers(self.parts.own.node).count();
         u32::try_from(others + 1).unwrap_or(u32::MAX)
     }
 }

@@ -92,10 +92,17 @@ impl Retirement {
                     if self.is_empty(&mut complained).await
                         && let Some(entry) = entry
                     {
-                        info!(node = %self.own, "everything was handed over: this data server retires");
-                        by_itself = true;
-                        is_told = self.tell(retired(entry)).await;
-                        continue;
+                        // The drain may have been taken back while this looked.
+                        match self.changer.cluster.retire(entry.clone()).await {
+                            Ok(true) => {
+                                info!(node = %self.own, "everything was handed over: this data server retires");
+                                by_itself = true;
+                                is_told = self.tell(entry.retired()).await;
+                                continue;
+                            }
+                            Ok(false) => {}
+                            Err(error) => warn!(%error, "this data server could not retire"),
+                        }
                     }
                 }
                 Step::Stay => {
@@ -114,11 +121,18 @@ impl Retirement {
 
     /// For how long the roster that is persisted here has said that this member
     /// drains.
-    fn draining_for(&self, entry: Option<&Entry>, since: &mut Option<Moment>) -> Option<Duration> {
+    fn draining_for(
+        &self,
+        entry: Option<&Entry>,
+        since: &mut Option<(u32, Moment)>,
+    ) -> Option<Duration> {
         let now = self.runtime.now();
-        let drains = entry.is_some_and(|entry| entry.state == MemberState::Draining);
-        *since = drains.then(|| since.unwrap_or(now));
-        since.map(|since| now.saturating_sub(since))
+        let drains = entry.filter(|entry| entry.state == MemberState::Draining);
+        // A drain that was taken back is another one than the next.
+        *since = drains.map(|entry| {
+            since.filter(|(epoch, _)| *epoch == entry.epoch).unwrap_or((entry.epoch, now))
+        });
+        since.map(|(_, since)| now.saturating_sub(since))
     }
 
     /// Whether nothing is left. What cannot be read may be something: then an
@@ -166,15 +180,32 @@ impl Retirement {
     }
 }
 
-fn retired(entry: &Entry) -> Entry {
-    Entry { state: MemberState::Retired, ..entry.clone() }
-}
-
 #[cfg(test)]
 mod tests {
     use holdfast_core::node::Generation;
 
     use super::*;
+    use crate::test_support::{OWN_NODE, cluster, roster_of_own};
+
+    #[tokio::test]
+    async fn a_drain_that_was_taken_back_does_not_end_in_retirement() {
+        let roster = roster_of_own();
+        let active = roster.get(OWN_NODE).expect("a member").clone();
+        let cluster = cluster(&Runtime::real(), roster).await;
+        let state = || cluster.snapshot().roster.get(OWN_NODE).map(|entry| entry.state);
+        let drained = Entry { state: MemberState::Draining, ..active.clone() };
+        let back = Entry { epoch: 1, ..active.clone() };
+        let again = Entry { epoch: 1, ..drained.clone() };
+        for change in [&drained, &back, &again] {
+            cluster.merge_entry(change.clone()).await.expect("of this cluster");
+            for before in [&active, &drained, &back].into_iter().filter(|it| *it != change) {
+                assert_eq!(cluster.retire(before.clone()).await.ok(), Some(false), "{before:?}");
+                assert_eq!(state(), Some(change.state), "nothing was changed");
+            }
+        }
+        assert_eq!(cluster.retire(again).await.ok(), Some(true));
+        assert_eq!(state(), Some(MemberState::Retired));
+    }
 
     #[test]
     fn a_member_retires_after_the_window_and_stays_if_it_was_asked_to_go() {

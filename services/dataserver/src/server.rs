@@ -38,7 +38,7 @@ use crate::repair::hints::Hints;
 use crate::repair::metrics::RepairMetrics;
 use crate::repair::pacer::Activity;
 use crate::repair::{self, RepairParts};
-use crate::report::{Own, Reporter};
+use crate::report::{Own, Reporter, ReporterParts};
 use crate::retirement::Retirement;
 use crate::routes;
 use crate::scrub::{self, ScrubHandle, ScrubParts};
@@ -121,15 +121,16 @@ pub async fn run_with(
         Some(membership),
     )?;
     let cluster = coordinator.cluster.clone();
-    let reporter = Arc::new(Reporter::new(
-        runtime.clone(),
-        own.clone(),
-        cluster.clone(),
-        Arc::clone(&store),
-        config.volume.reserve_bytes,
-        config.copies,
-        config.repair.delay,
-    ));
+    let reporter = Arc::new(Reporter::new(ReporterParts {
+        runtime: runtime.clone(),
+        own: own.clone(),
+        cluster: cluster.clone(),
+        store: Arc::clone(&store),
+        floor: floor.clone(),
+        reserve_bytes: config.volume.reserve_bytes,
+        wanted: config.copies,
+        missed_after: config.repair.delay,
+    }));
     let gate = Gate::new(GateParts {
         runtime: runtime.clone(),
         store: Arc::clone(&store),

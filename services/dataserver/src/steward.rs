@@ -4,6 +4,7 @@
 //! Any member could; the active one with the lowest id that is heard does. Two
 //! that do it at once do no harm.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use holdfast_coordinator::cluster::{Changer, MergeError, Snapshot, Told};
@@ -61,14 +62,21 @@ impl Steward {
                 counted = None;
                 continue;
             }
-            self.give_up_lost(&snapshot).await;
-            self.retire_lost(&snapshot).await;
+            self.give_up_lost().await;
+            self.retire_lost().await;
+            let snapshot = self.changer.cluster.snapshot();
             self.change_policy(&snapshot, &mut counted).await;
         }
     }
 
-    async fn give_up_lost(&self, snapshot: &Snapshot) {
-        for id in lost_members(&snapshot.view, self.delay, self.runtime.now()) {
+    /// To tell of one takes a while, in which another one may have come back: each
+    /// is judged anew.
+    async fn give_up_lost(&self) {
+        let mut told = BTreeSet::new();
+        loop {
+            let snapshot = self.changer.cluster.snapshot();
+            let lost = lost_members(&snapshot.view, self.delay, self.runtime.now());
+            let Some(id) = lost.into_iter().find(|id| told.insert(*id)) else { return };
             let Some(entry) = snapshot.roster.get(id) else { continue };
             warn!(node = %id, delay = ?self.delay, "a data server was silent for too long: its copies are made anew, and it drains");
             let state = MemberState::Draining;
@@ -76,8 +84,12 @@ impl Steward {
         }
     }
 
-    async fn retire_lost(&self, snapshot: &Snapshot) {
-        for id in retirable_members(&snapshot.view) {
+    async fn retire_lost(&self) {
+        let mut told = BTreeSet::new();
+        loop {
+            let snapshot = self.changer.cluster.snapshot();
+            let retirable = retirable_members(&snapshot.view);
+            let Some(id) = retirable.into_iter().find(|id| told.insert(*id)) else { return };
             let Some(entry) = snapshot.roster.get(id) else { continue };
             info!(node = %id, "others have everything that a lost data server had: it retires");
             self.tell_entry(retired(entry)).await;

@@ -30,7 +30,7 @@ use crate::gate::{Gate, GateParts};
 use crate::list::{Lister, ListerParts};
 use crate::locate::Answerer;
 use crate::metrics::DataServerMetrics;
-use crate::report::{Own, Reporter};
+use crate::report::{Own, Reporter, ReporterParts};
 
 /// The run that the tests are in.
 pub(crate) const OWN: Generation = Generation(7);
@@ -93,15 +93,16 @@ pub(crate) async fn cluster(runtime: &Runtime, roster: Roster) -> Cluster {
 /// Reports for a store in memory.
 pub(crate) fn reporter(rig: &Rig, cluster: Cluster) -> Arc<Reporter> {
     let store = Arc::new(rig.store.clone());
-    Arc::new(Reporter::new(
-        rig.runtime.clone(),
-        own(),
+    Arc::new(Reporter::new(ReporterParts {
+        runtime: rig.runtime.clone(),
+        own: own(),
         cluster,
         store,
-        0,
-        Wanted::copies(1),
-        INTERVAL,
-    ))
+        floor: rig.floor.clone(),
+        reserve_bytes: 0,
+        wanted: Wanted::copies(1),
+        missed_after: INTERVAL,
+    }))
 }
 
 /// A cluster of this data server alone.
@@ -202,6 +203,7 @@ pub(crate) struct Rig {
     pub(crate) runtime: Runtime,
     pub(crate) store: SlowStore,
     pub(crate) gate: Gate,
+    pub(crate) floor: Floor,
     pub(crate) metrics: DataServerMetrics,
     pub(crate) directory: TempDir,
 }
@@ -216,28 +218,30 @@ impl Rig {
         clock.advance(Duration::from_secs(1_000));
         let runtime = Runtime::real().with_clock(Arc::clone(&clock) as _);
         let (directory, store, metrics) = (TempDir::new(), SlowStore::default(), metrics());
+        let floor = Floor::open(&runtime, directory.path()).await.expect("an empty directory");
         let gate = Gate::new(GateParts {
             runtime: runtime.clone(),
             store: Arc::new(store.clone()),
             generation: OWN,
             heartbeat_interval,
-            floor: Floor::open(&runtime, directory.path()).await.expect("an empty directory"),
+            floor: floor.clone(),
             metrics: metrics.clone(),
         });
-        Self { clock, runtime, store, gate, metrics, directory }
+        Self { clock, runtime, store, floor, gate, metrics, directory }
     }
 
     /// The same volume in its next run.
     pub(crate) async fn restarted(self) -> Self {
+        let floor = Floor::open(&self.runtime, self.directory.path()).await.expect("sound");
         let gate = Gate::new(GateParts {
             runtime: self.runtime.clone(),
             store: Arc::new(self.store.clone()),
             generation: OWN,
             heartbeat_interval: INTERVAL,
-            floor: Floor::open(&self.runtime, self.directory.path()).await.expect("sound"),
+            floor: floor.clone(),
             metrics: self.metrics.clone(),
         });
-        Self { gate, ..self }
+        Self { floor, gate, ..self }
     }
 
     pub(crate) async fn stage(&self, payload: &'static [u8]) -> Box<dyn Staged> {

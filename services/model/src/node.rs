@@ -11,7 +11,7 @@ use holdfast_core::name::{Key, ObjectName};
 use holdfast_core::node::{Generation, NodeId};
 use holdfast_core::object::{Digest, Kind, Metadata, Stat};
 use holdfast_core::quorum::Reply;
-use holdfast_core::replica::{Offer, Pins, Promises, compare_offer};
+use holdfast_core::replica::{Offer, Offered, Pins, Promises, compare_offer};
 use holdfast_core::roster::MemberState;
 use holdfast_core::stamp::Stamp;
 use holdfast_core::version::Version;
@@ -298,10 +298,12 @@ impl Node {
         let unguarded = packet.write_back
             && (setup.mutation == Some(Mutation::WriteBackIgnoresPromises)
                 || (packet.settled && setup.mutation == Some(Mutation::SettleBelowBallot)));
-        let missed = packet.write_back
-            && !packet.settled
-            && setup.mutation != Some(Mutation::ForgetPromised);
-        if !unguarded && self.promises.check(&key(), version, missed, now).is_err() {
+        let offered = match (packet.write_back, packet.settled) {
+            (false, _) => Offered::Written,
+            (true, false) if setup.mutation != Some(Mutation::ForgetPromised) => Offered::Found,
+            (true, _) => Offered::Settled,
+        };
+        if !unguarded && self.promises.check(&key(), version, offered, now).is_err() {
             return Reply::Refused;
         }
         self.put_if_newer(packet, now)

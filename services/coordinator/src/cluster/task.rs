@@ -7,7 +7,7 @@ use std::time::Duration;
 use holdfast_bus::{BusHealth, Message};
 use holdfast_core::membership::{Applied, Change, Membership, Moment, View};
 use holdfast_core::node::{Address, NodeId};
-use holdfast_core::roster::{Roster, RosterDigest};
+use holdfast_core::roster::{Entry, Roster, RosterDigest};
 use holdfast_core::wire::heartbeat::{self, Heartbeat, NodeReport};
 use holdfast_runtime::Runtime;
 use tokio::sync::{Notify, mpsc, watch};
@@ -229,6 +229,11 @@ impl ClusterTask {
                 // Who asked may have gone; the roster is merged all the same.
                 let _ = reply.send(merged);
             }
+            Command::Retire { drained, reply } => {
+                let retired = self.retire(&drained).await;
+                self.publish(self.runtime.now());
+                let _ = reply.send(retired);
+            }
             Command::Fetch { from, address, digest, reply } => {
                 if self.is_included(digest) {
                     let _ = reply.send(true);
@@ -243,6 +248,15 @@ impl ClusterTask {
                 self.probing.remove(&id);
             }
         }
+    }
+
+    async fn retire(&mut self, drained: &Entry) -> Result<bool, MergeError> {
+        let roster = self.membership.roster();
+        let cluster = roster.cluster.ok_or(MergeError::Unfounded)?;
+        if roster.get(drained.id) != Some(drained) {
+            return Ok(false);
+        }
+        self.merge(&Roster::of_entry(cluster, drained.retired())).await.map(|_| true)
     }
 
     async fn merge(&mut self, roster: &Roster) -> Result<Roster, MergeError> {

@@ -10,6 +10,7 @@ use holdfast_core::membership::View;
 use holdfast_core::node::NodeId;
 use holdfast_core::roster::RosterDigest;
 use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
 use holdfast_core::wire::PROTOCOL_VERSION;
 use holdfast_core::wire::locate::{BatchAnswer, BatchRequest};
 use holdfast_telemetry::trace;
@@ -32,6 +33,9 @@ pub(super) struct Batch {
     request: BatchRequest,
     pub(super) sent: Duration,
     lookups: Vec<Lookup>,
+    /// Of those who do not answer this batch, too: they may be written to with a
+    /// stamp of before.
+    floor: Option<Version>,
     round: Round,
     /// Members whose roster, of the digest that they answered with, is being
     /// fetched: nothing is concluded meanwhile.
@@ -46,11 +50,13 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// `stamps` says when each member answered last.
+    /// `stamps` says when each member answered last, and `floor` is the highest of
+    /// those that they told then.
     pub(super) fn new(
         id: u64,
         lookups: Vec<Lookup>,
         stamps: BTreeMap<NodeId, Stamp>,
+        floor: Option<Version>,
         view: &View,
         now: Duration,
     ) -> Self {
@@ -80,6 +86,7 @@ impl Batch {
             round: Round::new(names, request.promises.keys().copied().collect(), view),
             request,
             lookups,
+            floor,
             including: BTreeMap::new(),
             asked_http: BTreeSet::new(),
             asked_again: BTreeSet::new(),
@@ -183,6 +190,7 @@ impl Batch {
         self.span.in_scope(|| tracing::trace!("locate batch is over"));
         for (lookup, mut located) in self.lookups.into_iter().zip(outcomes) {
             located.earlier = Arc::clone(&earlier);
+            located.floor = located.floor.max(self.floor);
             metrics.on_outcome(&located, now.saturating_sub(lookup.started).as_secs_f64());
             // Whoever asked may have gone.
             let _ = lookup.reply.send(located);
@@ -204,6 +212,8 @@ mod tests {
 
     const WINDOW: Duration = Duration::from_secs(30);
     const SENT: Duration = Duration::from_secs(100);
+
+    const FLOOR: Version = Version::from_parts(7, 7);
 
     fn answer(bits: u128) -> BatchAnswer {
         BatchAnswer {
@@ -235,7 +245,7 @@ mod tests {
         let name = ObjectName::seed(Key::new("k").expect("short"));
         let lookup =
             Lookup { name, ballot: None, from_all: false, trace: None, started: SENT, reply };
-        (Batch::new(1, vec![lookup], BTreeMap::new(), &view(), SENT), located)
+        (Batch::new(1, vec![lookup], BTreeMap::new(), Some(FLOOR), &view(), SENT), located)
     }
 
     fn of_roster(bits: u128, digest: u64) -> BatchAnswer {
@@ -267,7 +277,8 @@ mod tests {
         assert!(batch.is_decided());
         let metrics = LocateMetrics::new(&Metrics::new("test").expect("a registry"));
         batch.finish(&metrics.expect("registered"), WINDOW, SENT);
-        assert!(located.try_recv().expect("it is answered").complete);
+        let located = located.try_recv().expect("it is answered");
+        assert_eq!((located.complete, located.floor), (true, Some(FLOOR)), "as told before");
     }
 
     #[test]

@@ -10,6 +10,7 @@ use holdfast_core::membership::View;
 use holdfast_core::node::{Address, NodeId};
 use holdfast_core::roster::RosterDigest;
 use holdfast_core::stamp::Stamp;
+use holdfast_core::version::Version;
 use holdfast_core::wire::locate::{BatchAnswer, MAX_BATCH_NAMES, decode_single_answer};
 use holdfast_runtime::Runtime;
 use tokio::sync::{mpsc, watch};
@@ -47,8 +48,8 @@ pub(super) struct LocatorTask {
     received: mpsc::Receiver<Event>,
     queue: VecDeque<Lookup>,
     batches: BTreeMap<u64, Batch>,
-    /// When each member answered last.
-    stamps: BTreeMap<NodeId, Stamp>,
+    /// When each member answered last, and the floor that it told.
+    stamps: BTreeMap<NodeId, (Stamp, Option<Version>)>,
     guests: GuestQueue,
     next_batch: u64,
 }
@@ -169,7 +170,8 @@ impl LocatorTask {
         self.next_batch = self.next_batch.wrapping_add(1);
         self.metrics.batch_names.observe(lookups.len() as f64);
         let snapshot = self.snapshot.borrow().clone();
-        let batch = Batch::new(id, lookups, self.stamps(&snapshot.view), &snapshot.view, now);
+        let (stamps, floor) = self.stamps(&snapshot.view);
+        let batch = Batch::new(id, lookups, stamps, floor, &snapshot.view, now);
         let message = Message {
             body: batch.encode(),
             correlation_id: Some(format!("{CORRELATION_PREFIX}{id}")),
@@ -191,20 +193,24 @@ impl LocatorTask {
         }
     }
 
-    /// The newest stamp of each member, of its answers and of its heartbeats.
-    fn stamps(&mut self, view: &View) -> BTreeMap<NodeId, Stamp> {
+    /// The newest stamp of each member, of its answers and of its heartbeats, and
+    /// the highest floor of all.
+    fn stamps(&mut self, view: &View) -> (BTreeMap<NodeId, Stamp>, Option<Version>) {
         self.stamps.retain(|node, _| view.member(*node).is_some());
         for member in view.roster_members() {
             if let Some(stamp) = member.stamp {
-                self.keep_stamp(member.id, stamp);
+                self.keep_stamp(member.id, stamp, member.floor);
             }
         }
-        self.stamps.clone()
+        let stamps = self.stamps.iter().map(|(node, (stamp, _))| (*node, *stamp));
+        let floor = self.stamps.values().filter_map(|(_, floor)| *floor).max();
+        (stamps.collect(), floor)
     }
 
-    fn keep_stamp(&mut self, node: NodeId, stamp: Stamp) {
-        let kept = self.stamps.entry(node).or_insert(stamp);
-        *kept = stamp.max(*kept);
+    /// A floor never sinks, whatever run tells it.
+    fn keep_stamp(&mut self, node: NodeId, stamp: Stamp, floor: Option<Version>) {
+        let kept = self.stamps.entry(node).or_insert((stamp, floor));
+        *kept = (stamp.max(kept.0), floor.max(kept.1));
     }
 
     fn publish(&self, topic: Topic, message: Message, batch: Option<u64>) {
@@ -312,7 +318,7 @@ impl LocatorTask {
         let stamp = Stamp { generation: answer.generation, mono_millis: answer.mono_millis };
         // Anybody on the broker may answer; only a member's stamp is of use.
         if self.snapshot.borrow().view.member(answer.node).is_some() {
-            self.keep_stamp(answer.node, stamp);
+            self.keep_stamp(answer.node, stamp, answer.floor);
         }
         let Some(batch) = self.batches.get_mut(&id) else {
             self.metrics.dropped.with_label_values(&["late"]).inc();

@@ -59,6 +59,7 @@ pub(crate) fn heartbeat(id: NodeId, address: &Address, roster: &Roster) -> Messa
         newcomers_seen: 0,
         sent_unix_millis: 0,
         mono_millis: 0,
+        floor: None,
         replicas: roster.policy.replicas,
         write_quorum: roster.policy.write_quorum,
         repair: RepairReport::default(),

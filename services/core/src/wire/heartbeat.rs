@@ -6,6 +6,7 @@ use thiserror::Error;
 use super::{HeaderValue, Headers, PROTOCOL_VERSION, int_header, text_header};
 use crate::node::{Address, Generation, NodeId, ParseError};
 use crate::roster::{MemberState, RosterDigest};
+use crate::version::Version;
 
 /// Longest body that is looked at: an address in quotes.
 const MAX_BODY_BYTES: usize = 512;
@@ -39,6 +40,10 @@ pub struct NodeReport {
     /// the next question gives back.
     #[serde(default)]
     pub mono_millis: u64,
+    /// At least every version that it ever took, and that earlier runs of it
+    /// promised: whoever writes to it with this stamp goes above.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Version>,
     /// How many copies its `REPLICAS` asks for.
     #[serde(default)]
     pub replicas: u32,
@@ -165,6 +170,7 @@ const FOUNDED: &str = "holdfast-founded";
 const NEWCOMERS: &str = "holdfast-newcomers-seen";
 const SENT: &str = "holdfast-sent-unix-millis";
 const MONO: &str = "holdfast-mono-millis";
+const FLOOR: &str = "holdfast-floor";
 const REPLICAS: &str = "holdfast-replicas";
 const WRITE_QUORUM: &str = "holdfast-write-quorum";
 const REPAIR: &str = "holdfast-repair";
@@ -174,6 +180,7 @@ const REPAIR: &str = "holdfast-repair";
 pub fn encode(report: &NodeReport) -> (Vec<u8>, Headers) {
     let int = |value: u64| HeaderValue::Int(i64::try_from(value).unwrap_or(i64::MAX));
     let text = |value: String| HeaderValue::Text(value);
+    let floor = report.floor.map(|floor| (FLOOR, text(floor.to_string())));
     let headers = [
         (PROTOCOL, HeaderValue::Int(PROTOCOL_VERSION)),
         (NODE, text(report.node.to_string())),
@@ -192,6 +199,7 @@ pub fn encode(report: &NodeReport) -> (Vec<u8>, Headers) {
         (REPAIR, text(serde_json::to_string(&report.repair).unwrap_or_default())),
     ]
     .into_iter()
+    .chain(floor)
     .map(|(name, value)| (name.to_owned(), value))
     .collect();
     // An address has no character that JSON would escape.
@@ -228,6 +236,10 @@ pub fn decode(body: &[u8], headers: &Headers) -> Result<Heartbeat, HeartbeatErro
         false => RepairReport::default(),
     };
     let bad = |name| move |source| HeartbeatError::Value { name, source };
+    let floor = match headers.contains_key(FLOOR) {
+        true => Some(text(FLOOR)?.parse().map_err(bad(FLOOR))?),
+        false => None,
+    };
     Ok(Heartbeat::Member(Box::new(NodeReport {
         node: text(NODE)?.parse().map_err(bad(NODE))?,
         generation: Generation(count(GENERATION)?),
@@ -241,6 +253,7 @@ pub fn decode(body: &[u8], headers: &Headers) -> Result<Heartbeat, HeartbeatErro
         newcomers_seen: u32::try_from(count(NEWCOMERS)?).unwrap_or(u32::MAX),
         sent_unix_millis: count(SENT)?,
         mono_millis: optional(MONO)?,
+        floor,
         replicas: u32::try_from(optional(REPLICAS)?).unwrap_or(u32::MAX),
         write_quorum: u32::try_from(optional(WRITE_QUORUM)?).unwrap_or(u32::MAX),
         repair,
@@ -265,6 +278,7 @@ mod tests {
             newcomers_seen: 0,
             sent_unix_millis: 1_700_000_000_000,
             mono_millis: 12,
+            floor: Some(Version::from_parts(9, 8)),
             replicas: 3,
             write_quorum: 2,
             repair: RepairReport {
@@ -284,7 +298,7 @@ mod tests {
     }
 
     /// What was added after the first release.
-    const OPTIONAL: [&str; 4] = [MONO, REPLICAS, WRITE_QUORUM, REPAIR];
+    const OPTIONAL: [&str; 5] = [MONO, FLOOR, REPLICAS, WRITE_QUORUM, REPAIR];
 
     #[test]
     fn the_body_is_the_seeds_and_the_rest_comes_back() {

@@ -59,14 +59,13 @@ pub(super) async fn handle_commit(
         return Err(InternalError::Header { header: HEADER_KIND });
     }
     internal.check_takes_data()?;
-    // What is refused now stays staged, and can be offered again.
-    internal.gate.check(&name, write.content.version, write.basis)?;
-    let staged = internal.staging.take(parse_id(id)?).await.ok_or(InternalError::NoStaging)?;
-    if staged.digest() != write.digest {
-        return Err(InternalError::DigestMismatch);
-    }
-    let (basis, content) = (write.basis, write.content);
-    outcome(internal, internal.gate.commit(name, basis, content, staged).await?)
+    let (staging, id) = (internal.staging.clone(), parse_id(id)?);
+    let (basis, content, digest) = (write.basis, write.content, write.digest);
+    let taken = async move {
+        let staged = staging.take(id).await.ok_or(InternalError::NoStaging)?;
+        if staged.digest() == digest { Ok(staged) } else { Err(InternalError::DigestMismatch) }
+    };
+    outcome(internal, internal.gate.commit_taken(name, basis, content, taken).await?)
 }
 
 /// Drops a staged payload; fine if it is gone.

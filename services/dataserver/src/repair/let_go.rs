@@ -18,6 +18,7 @@ use tracing::debug;
 
 use super::RepairParts;
 use super::metrics::Kind;
+use crate::gate::DropEnd;
 
 /// Batches that are let go of at once; each lasts for a window.
 const MOST_BATCHES: usize = 128;
@@ -146,12 +147,20 @@ impl LetGo {
         for release in batch {
             let Release { name, version, .. } = &release;
             match gate.drop_if(name.clone(), *version, confirmed_at).await {
-                // False also when it was overwritten meanwhile, which is no
-                // failure: the next pass looks at what is there now.
-                Ok(is_dropped) => {
-                    self.parts.metrics.on_work(Kind::Drop, is_dropped);
-                    self.dropped.fetch_add(u64::from(is_dropped), Ordering::SeqCst);
+                Ok(DropEnd::Dropped) => {
+                    self.parts.metrics.on_work(Kind::Drop, true);
+                    self.dropped.fetch_add(1, Ordering::SeqCst);
                     gone.push(release);
+                }
+                // It was overwritten meanwhile, which is no failure: the next pass
+                // looks at what is there now.
+                Ok(DropEnd::NotHere) => {
+                    self.parts.metrics.on_work(Kind::Drop, false);
+                    gone.push(release);
+                }
+                Ok(DropEnd::TooLate) => {
+                    debug!(key = %name, %version, "a copy was not dropped: its time is over");
+                    kept.push(release);
                 }
                 Err(error) => {
                     debug!(key = %name, %version, %error, "a copy was not dropped");

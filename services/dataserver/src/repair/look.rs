@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use holdfast_coordinator::cluster::Snapshot;
 use holdfast_coordinator::data_servers::{BUSY, DataServerError};
 use holdfast_core::locate::Located;
-use holdfast_core::membership::{Hearing, Member, View};
+use holdfast_core::membership::{Hearing, Member, Moment, View};
 use holdfast_core::name::ObjectName;
 use holdfast_core::node::NodeId;
 use holdfast_core::object::{Kind, Stat};
@@ -213,6 +213,7 @@ impl Look {
     ) -> (Found, End) {
         let mut done_count = 0;
         for round in 1..=ROUNDS {
+            let looked_up = self.parts.runtime.now();
             let Ok(located) = self.parts.objects.locate_all(&subject.name).await else { break };
             let homes = self.homes(&subject.name, &located, shape);
             let mut found = count(self.own, &subject, &located, &homes, shape, away);
@@ -242,15 +243,21 @@ impl Look {
                     return (found, End::Large(subject));
                 }
                 Step::Copy { stat, from, to } => {
-                    let mut all = true;
+                    let (mut all, mut any) = (true, false);
                     for node in to {
-                        match self.copy(&subject, &located, &stat, &from, node, lane).await {
-                            Copied::Kept => subject.is_damaged &= node != self.own,
+                        let found = (&located, looked_up);
+                        match self.copy(&subject, found, &stat, &from, node, lane).await {
+                            Copied::Kept => {
+                                subject.is_damaged &= node != self.own;
+                                any = true;
+                            }
                             Copied::Failed => all = false,
                             // Under another version: it is looked up again.
                             Copied::Settled => break,
                         }
                     }
+                    // Whoever got one of two done does not wait longer and longer.
+                    found.done += u64::from(any && !all);
                     all
                 }
             };
@@ -275,18 +282,17 @@ impl Look {
         takes_data(self.parts.reporter.state())
     }
 
-    /// Has `node` take a version.
+    /// Has `node` take a version, of which it was `located` after `looked_up`.
     async fn copy(
         &self,
         subject: &Subject,
-        located: &Located,
+        (located, mut looked_up): (&Located, Moment),
         stat: &Stat,
         from: &[NodeId],
         node: NodeId,
         lane: Lane<'_>,
     ) -> Copied {
         let runtime = &self.parts.runtime;
-        let mut looked_up = runtime.now();
         let mut located = located.clone();
         // One of the two, for as long as it takes.
         let (_turn, _large) = match lane {

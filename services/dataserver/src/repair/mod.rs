@@ -102,6 +102,11 @@ struct Repair {
     due: Moment,
     /// How long to wait after a lap that left something to do.
     retry: Duration,
+    /// How long after a lap the next one begins when copies that were let go of
+    /// stay.
+    let_go_again: Duration,
+    /// Whether the next lap was put forward for that.
+    is_pulled: bool,
 }
 
 /// Looks after copies until the task is aborted.
@@ -123,6 +128,8 @@ pub fn start(parts: RepairParts) -> Task {
         passed: None,
         due,
         retry,
+        let_go_again: retry,
+        is_pulled: false,
     };
     runtime.spawn("repair", repair.run())
 }
@@ -160,12 +167,22 @@ impl Repair {
             self.lap = shape.clone().map(begin);
             self.shape = shape;
             self.retry = self.parts.gate.window();
+            self.let_go_again = self.retry;
+            self.is_pulled = false;
         } else if self.lap.is_none() {
+            // What was let go of after the lap, and stays, is not left for long, but
+            // for longer each time.
+            if self.look.is_unfinished() && !self.is_pulled {
+                self.is_pulled = true;
+                self.due = self.due.min(self.now() + self.let_go_again);
+                self.let_go_again = (self.let_go_again * 2).min(self.parts.settings.interval / 2);
+            }
             let has_ended = self.look.take_ended();
             if !has_ended && self.now() < self.due {
                 return;
             }
             let hurry = self.look.take_unfinished() || has_ended;
+            self.is_pulled = false;
             self.lap = shape.map(|shape| Lap::new(None, shape, self.now(), hurry));
         }
     }
@@ -266,8 +283,12 @@ impl Repair {
         }
         // A lap that got something done is followed soon; one that did not, later
         // and later.
-        if !has_to_do || found.done + self.look.take_done() > 0 {
+        let done = found.done + self.look.take_done();
+        if !has_to_do || done > 0 {
             self.retry = self.parts.gate.window();
+        }
+        if done > 0 {
+            self.let_go_again = self.parts.gate.window();
         }
         if has_to_do {
             self.due = now + self.retry;

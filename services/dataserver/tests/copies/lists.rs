@@ -259,6 +259,44 @@ async fn names_are_listed_as_one_up_to_a_delimiter() {
     }
     let (_, prefixes) = all(member, "delimiter=/", 3).await;
     assert_eq!(prefixes, ["/", "a/", "b/", "é/"]);
+    // A folder's marker that was deleted does not hide what lies in the folder.
+    client::put(address, "/objects/a%2Fb", b"x").await.expect("an answer");
+    delete(&cluster, "a%2F").await;
+    for limit in [1, 2, 3] {
+        let (_, prefixes) = all(member, "delimiter=/", limit).await;
+        assert_eq!(prefixes, ["/", "a/", "b/", "é/"], "by {limit}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_locate_tells_of_nothing_that_a_read_would_not_find_again() {
+    let cluster = Cluster::start_patient(3, 3).await;
+    let keys = cluster.put(2).await;
+    // A delete, and a new content, that reached one member before their api died.
+    let newest = Version::from_parts(Runtime::real().unix_millis() << 16, 1);
+    give(&cluster.members[0], &keys[0], Kind::Tombstone, newest).await;
+    give(&cluster.members[1], "new", Kind::Object, newest).await;
+    let through = &cluster.members[2].ports.address;
+    let on = async |key: &str| {
+        let mut count = 0;
+        for member in cluster.running() {
+            let held = member.holds(&[key.to_owned()]).await;
+            count += usize::from(held.get(key).is_some_and(|stat| stat.version == newest));
+        }
+        count
+    };
+    for (path, status) in [
+        (format!("/locate/{}", keys[0]), 404),
+        (format!("/locate/{}?replicas", keys[0]), 404),
+        ("/locate/new".to_owned(), 200),
+    ] {
+        let answer = wait::until_within(PATIENCE, "it is settled", async || {
+            let answer = client::get(through, &path).await.expect("an answer");
+            (answer.status != 503).then_some(answer)
+        });
+        assert_eq!(answer.await.status, status, "{path}");
+    }
+    assert!(on(&keys[0]).await >= 2 && on("new").await >= 2, "every reader finds the same");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
