@@ -13,7 +13,7 @@ use holdfast_core::node::{Address, NodeId};
 use holdfast_core::roster::Roster;
 use holdfast_core::wire::heartbeat::NodeReport;
 use holdfast_core::wire::locate::{BatchAnswer, LocateWireError, MAX_ANSWER_BYTES};
-use holdfast_core::wire::transfer::HEADER_NODE;
+use holdfast_core::wire::transfer::{HEADER_NODE, MergedRoster};
 use holdfast_http::client::{ClientBody, ClientError, HttpClient, ResponseBody};
 use http::{Method, Request, Response, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
@@ -215,7 +215,7 @@ impl DataServers {
         node: NodeId,
         roster: &Roster,
         limit: Duration,
-    ) -> Result<Roster, DataServerError> {
+    ) -> Result<MergedRoster, DataServerError> {
         let mut request = request(Method::POST, "/internal/v1/roster", Some(node));
         let body = serde_json::to_vec(roster)
             .map_err(|_| DataServerError::BadAnswer { what: "own roster" })?;

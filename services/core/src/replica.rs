@@ -156,6 +156,13 @@ impl Promises {
         }
     }
 
+    /// Takes others' promises for its own: what others promised, up to
+    /// `version`, while they did not know of this member, it bars as if earlier runs of
+    /// its own had promised it.
+    pub fn inherit(&mut self, version: Version) {
+        self.by_earlier_runs = self.by_earlier_runs.max(Some(version));
+    }
+
     /// Promises to take nothing below `ballot` for `name`, where `held` is what
     /// is there. The same ballot may be promised again.
     ///

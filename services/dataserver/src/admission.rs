@@ -13,11 +13,14 @@ use holdfast_core::admission::{Situation, Step, Waiting, choose_step};
 use holdfast_core::node::{Address, Generation, NodeId};
 use holdfast_core::policy::{Policy, Wanted};
 use holdfast_core::roster::{MemberState, Roster};
+use holdfast_core::version::Version;
+use holdfast_core::wire::transfer::MergedRoster;
 use holdfast_runtime::{Runtime, Task};
 use holdfast_telemetry::shutdown::Shutdown;
 use tokio::sync::watch;
 use tracing::{debug, error, info, warn};
 
+use crate::gate::Gate;
 use crate::report::Own;
 
 /// What the task needs.
@@ -39,6 +42,8 @@ pub struct Admission {
     pub heartbeat_interval: Duration,
     /// `INITIAL_MEMBERS`.
     pub initial_members: usize,
+    /// What it takes.
+    pub gate: Gate,
     /// `REPLICAS` and `WRITE_QUORUM` of a cluster that it founds.
     pub wanted: Wanted,
     /// Found a cluster at once.
@@ -175,6 +180,13 @@ impl Admission {
             }
             Step::Tell(ids) => self.tell(ids, snapshot, notice).await,
             Step::Activate => {
+                // Promises of before the join were given without this member.
+                if let Some(promised) = notice.promised
+                    && let Err(error) = self.gate.inherit(promised).await
+                {
+                    warn!(node = %self.own.node, %error, "the join waits: the floor could not be raised");
+                    return self.heartbeat_interval;
+                }
                 let unable: Vec<_> = notice.unable.iter().map(NodeId::to_string).collect();
                 info!(node = %self.own.node, ?unable, "the join counts: taking data from now on");
                 let entry = self.own.entry(MemberState::Active);
@@ -195,9 +207,10 @@ impl Admission {
         for member in ids.iter().filter_map(|id| snapshot.view.member(*id)) {
             let (address, roster) = (&member.address, &snapshot.roster);
             match self.data_servers.merge_roster(address, member.id, roster, limit).await {
-                Ok(theirs) => {
+                Ok(MergedRoster { roster: theirs, promised }) => {
                     notice.unable.remove(&member.id);
                     notice.told.insert(member.id);
+                    notice.promised = notice.promised.max(promised);
                     self.log_failure(self.cluster.merge_roster(theirs).await);
                 }
                 Err(error) => {
@@ -226,6 +239,8 @@ struct Notice {
     told: BTreeSet<NodeId>,
     /// Members that have said last that their disk does not take it.
     unable: BTreeSet<NodeId>,
+    /// At least what those have promised that have persisted it.
+    promised: Option<Version>,
 }
 
 /// Whether what is known of this id cannot be this run or one before it.

@@ -99,8 +99,7 @@ impl Floor {
         self.heights.lock().unwrap_or_else(PoisonError::into_inner).floor
     }
 
-    /// A version at or above every promise that earlier runs have given, if this
-    /// one has given none yet.
+    /// A version at or above every promise that this run and earlier ones have given.
     #[must_use]
     pub fn promised(&self) -> Option<Version> {
         self.heights.lock().unwrap_or_else(PoisonError::into_inner).promised

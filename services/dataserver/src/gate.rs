@@ -359,6 +359,24 @@ impl Gate {
         given.is_ok()
     }
 
+    /// At least every version that this run and earlier ones have promised.
+    #[must_use]
+    pub fn promised(&self) -> Option<Version> {
+        self.floor.promised()
+    }
+
+    /// Bars what others have promised to take no more before they knew of this
+    /// member: what is written below `promised`, and what may have been missed.
+    /// Durable when this returned `Ok`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`GateError::Floor`].
+    pub async fn inherit(&self, promised: Version) -> Result<(), GateError> {
+        self.floor.promise(promised).await?;
+        self.promises().inherit(promised);
+        Ok(())
+    }
+
     /// Agrees that the tombstone `version` of `name` may be forgotten: nothing
     /// older is here, and nothing older is taken from now on. The floor is raised
     /// first, so that whatever is written later goes above the tombstone, also

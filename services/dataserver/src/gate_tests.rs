@@ -103,6 +103,26 @@ async fn what_an_earlier_run_promised_keeps_out_what_may_have_been_missed() {
 }
 
 #[tokio::test]
+async fn a_newcomer_keeps_what_others_promised_before_they_knew_of_it() {
+    let rig = Rig::new().await;
+    let promised = {
+        let other = Rig::new().await;
+        assert_eq!(other.gate.promised(), None, "without promises there is nothing to keep");
+        assert!(other.gate.promise(&name("a"), version(5)).await.is_given);
+        other.gate.promised().expect("it has promised")
+    };
+    assert!(promised >= version(5));
+    rig.gate.inherit(promised).await.expect("the disk works");
+    assert!(rig.gate.floor() >= Some(promised), "writers go above");
+    assert_eq!(rig.gate.promised_before(), Some(promised), "and so does who settles");
+    assert!(is_promised(&rig.put("a", 4).await));
+    let rig = rig.restarted().await;
+    assert!(is_promised(&rig.put("a", 4).await), "it is durable");
+    let settled = Basis { offered: Offered::Settled, ..Basis::default() };
+    assert!(rig.commit("a", 4, settled).await.is_ok(), "copies of what is old come all the same");
+}
+
+#[tokio::test]
 async fn superseded_says_whether_something_above_was_promised() {
     let rig = Rig::new().await;
     let told = |outcome| match outcome {

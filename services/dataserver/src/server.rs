@@ -267,6 +267,7 @@ pub async fn run_with(
         has_peers: !settings.peers.is_empty(),
         heartbeat_interval: settings.heartbeat_interval,
         initial_members: config.initial_members,
+        gate: gate.clone(),
         wanted: config.copies,
         alone: config.alone,
         shutdown: shutdown.clone(),

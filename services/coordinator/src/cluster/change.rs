@@ -6,6 +6,7 @@ use futures_util::future::join_all;
 use holdfast_core::node::NodeId;
 use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
+use holdfast_core::wire::transfer::MergedRoster;
 use tracing::debug;
 
 use super::{Cluster, MergeError, Snapshot};
@@ -76,7 +77,7 @@ impl Changer {
         let mut learned = Vec::new();
         for answer in join_all(answers).await {
             match answer {
-                Ok(theirs) => {
+                Ok(MergedRoster { roster: theirs, .. }) => {
                     persisted += usize::from(has_taken(&theirs, &change));
                     learned.push(theirs);
                 }

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::name::{Bucket, Key, NameError, ObjectName};
 use crate::node::{Generation, NodeId, ParseError};
 use crate::object::{Digest, Stat};
-use crate::roster::RosterDigest;
+use crate::roster::{Roster, RosterDigest};
 use crate::stamp::Stamp;
 use crate::version::Version;
 
@@ -75,6 +75,18 @@ pub struct WriteAnswer {
     /// Digest of the roster that the data server has persisted: a writer that
     /// does not include it may count members that count no more.
     pub roster_digest: RosterDigest,
+}
+
+/// The answer to a roster that is to be merged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MergedRoster {
+    /// What the data server has persisted.
+    #[serde(flatten)]
+    pub roster: Roster,
+    /// At least every version that it has promised, read after that: also while it
+    /// did not know of what is new in the roster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promised: Option<Version>,
 }
 
 /// "Fetch this version from one of these and keep it": `POST

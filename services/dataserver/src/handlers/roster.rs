@@ -2,6 +2,7 @@
 
 use holdfast_coordinator::data_servers::MAX_ROSTER_BYTES;
 use holdfast_core::roster::Roster;
+use holdfast_core::wire::transfer::MergedRoster;
 use holdfast_http::body::BodyStream;
 use warp::reply::Response;
 
@@ -17,5 +18,6 @@ pub(super) async fn handle_merge(
     let body = collect(body, usize::try_from(MAX_ROSTER_BYTES).unwrap_or(usize::MAX)).await?;
     let roster: Roster = serde_json::from_slice(&body)
         .map_err(|error| InternalError::Body { what: error.to_string() })?;
-    json(&internal.cluster.merge_roster(roster).await?)
+    let roster = internal.cluster.merge_roster(roster).await?;
+    json(&MergedRoster { roster, promised: internal.gate.promised() })
 }
