@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use common::faulty::{Fault, FaultyFiles, PAGE_BYTES};
 use common::log::{flip, flip_head, record_of, segments};
-use common::{TempDir, name, payload, stamp};
+use common::{TempDir, copy_all, name, payload, stamp};
 use futures_util::StreamExt;
 use holdfast_core::object::Kind;
 use holdfast_runtime::Runtime;
@@ -364,6 +364,41 @@ async fn orphans_and_torn_ends_are_no_damage() {
     run(root, REPAIR);
     assert_eq!(run(root, CHECK).0.note_count, 1, "the end was cut off");
     assert_contents(root, &[]).await;
+}
+
+#[tokio::test]
+async fn damage_in_what_was_acknowledged_last_is_no_interrupted_write() {
+    let directory = volume().await;
+    let killed = TempDir::new();
+    let keys: Vec<String> = (0..64).map(|number| format!("last-{number:02}")).collect();
+    {
+        let store = open(directory.path()).await;
+        let puts = keys.iter().map(|key| store.put(name(key), stamp(7), payload(40)));
+        for put in futures_util::future::join_all(puts).await {
+            put.unwrap();
+        }
+        // As a process leaves it that is killed.
+        copy_all(directory.path(), killed.path());
+        store.close().await;
+    }
+    // Near its end, so that nothing that was written later tells that it was synced.
+    let mut places: Vec<_> = keys.iter().map(|key| record_of(killed.path(), key)).collect();
+    places.sort_unstable();
+    let (segment, offset) = places.remove(places.len() - 2);
+    flip(&segment, offset + 8);
+    let (report, events) = run(killed.path(), CHECK);
+    let lost = [FindingKind::UnreadableRegion, FindingKind::EntryWithoutRecord];
+    assert_eq!(kinds(&report), lost, "{events:#?}");
+    let (_, events) = run(killed.path(), REPAIR);
+    let store = open(killed.path()).await;
+    let mut unreadable = 0;
+    for key in &keys {
+        let known = version(&store, key).await.unwrap();
+        assert_eq!(known, Some((7, Kind::Object)), "{key} is gone: {events:#?}");
+        unreadable += usize::from(read(&store, key).await.is_err());
+    }
+    assert_eq!(unreadable, 1, "all but the one that was damaged is there");
+    store.close().await;
 }
 
 #[tokio::test]

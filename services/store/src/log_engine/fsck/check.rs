@@ -90,7 +90,8 @@ impl Check<'_> {
             if is_last && self.is_in_use {
                 continue;
             }
-            let Some(segment) = Segment::open(self.disk, *id, is_last)? else {
+            let torn_from = is_last.then(|| self.covered_bytes(id.number));
+            let Some(segment) = Segment::open(self.disk, *id, torn_from)? else {
                 if !self.is_in_use {
                     checked.missing.insert(id.number);
                 }
@@ -109,9 +110,19 @@ impl Check<'_> {
     fn total_bytes(&self) -> Result<u64, StoreError> {
         let mut bytes = 0;
         for id in self.listed.segments.values() {
-            bytes += Segment::open(self.disk, *id, false)?.map_or(0, |segment| segment.length);
+            bytes += Segment::open(self.disk, *id, None)?.map_or(0, |segment| segment.length);
         }
         Ok(bytes)
+    }
+
+    /// How much of a segment the index covers.
+    fn covered_bytes(&self, segment: u64) -> u64 {
+        let covered = self.known.map(|known| known.ledger.checkpoint.covered);
+        covered.map_or(0, |covered| match covered.segment.cmp(&segment) {
+            std::cmp::Ordering::Less => 0,
+            std::cmp::Ordering::Equal => covered.offset,
+            std::cmp::Ordering::Greater => u64::MAX,
+        })
     }
 
     fn tell(&mut self, finding: Finding) {

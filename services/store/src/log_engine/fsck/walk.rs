@@ -35,8 +35,9 @@ pub(super) struct Segment<'a> {
     pub(super) id: SegmentId,
     file: Box<dyn File>,
     pub(super) length: u64,
-    /// Whether an interrupted write may be at its end.
-    is_last: bool,
+    /// From where on an interrupted write may be at its end. What the index covers
+    /// was synced, and may have been acknowledged.
+    torn_from: Option<u64>,
     disk: &'a Disk,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Segment<'a> {
     pub(super) fn open(
         disk: &'a Disk,
         id: SegmentId,
-        is_last: bool,
+        torn_from: Option<u64>,
     ) -> Result<Option<Self>, StoreError> {
         let path = disk.path(id.path());
         let file = match disk.open(&path) {
@@ -53,7 +54,7 @@ impl<'a> Segment<'a> {
             opened => opened?,
         };
         let length = file.len().map_err(io_error("look at the length of", &path))?;
-        Ok(Some(Self { id, file, length, is_last, disk }))
+        Ok(Some(Self { id, file, length, torn_from, disk }))
     }
 
     /// What is wrong with its header. One that is all there is was never synced.
@@ -84,7 +85,8 @@ impl<'a> Segment<'a> {
             };
             // What the disk refuses to give is no interrupted write.
             let is_refused = is_damaged && scan.take_io_error().is_some();
-            if is_damaged && self.is_last && !is_refused {
+            let may_be_torn = self.torn_from.is_some_and(|from| start >= from);
+            if is_damaged && may_be_torn && !is_refused {
                 let rest = start..self.length;
                 // An error is no proof that nothing follows.
                 if is_synced(&*self.file, self.id.salt, rest).is_ok_and(|is_synced| !is_synced) {
