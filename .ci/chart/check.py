@@ -118,9 +118,13 @@ def check_notes(failures):
 
 def check_sizes(failures):
     """Sizes in bytes stay whole numbers."""
-    paths = ["config.maxObjectBytes", *(f"dataserver.{name}Bytes" for name in ("reserve", "inlineLimit", "segment", "compactionRate", "repairRate"))]
-    text = template(*(each for path in paths for each in ("--set-json", f"{path}=268435456")))
-    failures.check(text.count('"268435456"') == len(paths) and "e+08" not in text, "sizes as numbers are not rendered as they are")
+    # No more than half of a segment lies in it.
+    sizes = {"dataserver.inlineLimitBytes": 16777216}
+    for path in ("config.maxObjectBytes", *(f"dataserver.{name}Bytes" for name in ("reserve", "segment", "compactionRate", "repairRate"))):
+        sizes[path] = 268435456
+    text = template(*(each for path, size in sizes.items() for each in ("--set-json", f"{path}={size}")))
+    whole = text.count('"268435456"') == len(sizes) - 1 and text.count('"16777216"') == 1
+    failures.check(whole and "e+0" not in text, "sizes as numbers are not rendered as they are")
 
 
 def check_images(failures):
@@ -181,7 +185,16 @@ def check_monitoring(failures, renderings):
     shipped = load((CHART / "files/alerts.yaml").read_text())[0]["groups"]
     alerts = [each for group in rule["spec"]["groups"] for each in group["rules"] if "alert" in each]
     plain = [each for group in shipped for each in group["rules"] if "alert" in each]
-    failures.check(len(plain) > 5 and [each["expr"] for each in alerts] == [each["expr"] for each in plain], "PrometheusRule: expressions differ from files/alerts.yaml")
+    expressions = [each["expr"] for each in plain]
+    (default,) = of_kind(objects("--set", "metrics.prometheusRule.enabled=true"), "PrometheusRule")
+    same = [each["expr"] for group in default["spec"]["groups"] for each in group["rules"]] == expressions
+    failures.check(len(plain) > 5 and same, "PrometheusRule: expressions differ from files/alerts.yaml")
+    # heartbeatExpiry 7500ms and heartbeatInterval 2500ms.
+    for name, old, new in (("HoldfastHeartbeatStale", "> 15", "> 10"), ("HoldfastDataServerFlapping", "> bool 10", "> bool 7.5")):
+        place = next(place for place, each in enumerate(plain) if each["alert"] == name)
+        failures.check(expressions[place].count(old) == 1, f"{name}: nothing to put the settings for")
+        expressions[place] = expressions[place].replace(old, new)
+    failures.check([each["expr"] for each in alerts] == expressions, "PrometheusRule: expressions do not follow from the settings")
     for one, source in zip(alerts, plain):
         failures.check(one["labels"] == {**source["labels"], "team": "storage"}, f"{one['alert']}: labels {one['labels']}")
         failures.check(one["annotations"]["runbook_url"].startswith("https://"), f"{one['alert']}: {one['annotations']['runbook_url']}")

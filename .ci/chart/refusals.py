@@ -3,6 +3,8 @@
 from rendering import CHART, helm, together
 
 EXTERNAL = ["--set", "rabbitmq.enabled=false"]
+# Durations that nothing can be done with when they are 0, in every unit.
+ZERO = zip(("heartbeatInterval", "heartbeatExpiry", "locateTimeout", "shutdownTimeout", "headerTimeout", "bodyTimeout"), ("ms", "s", "m", "h", "d", "s"))
 REFUSED = [
     # Typos, at every level.
     (["--set", "apis.replicaCount=3"], "apis"),
@@ -43,6 +45,19 @@ REFUSED = [
     (["--set", "dataserver.minReadySeconds=5"], "dataserver.minReadySeconds is 5"),
     (["--set", "config.heartbeatExpiry=9999ms"], "at least twice"),
     (["--set", "config.locateTimeout=30s"], "must be below config.bodyTimeout"),
+    (["--set", "config.locateTimeout=20s,config.shutdownTimeout=2m"], "config.locateTimeout is 20s, but two lookups and a write (2 x config.locateTimeout + 20s) must take less than the 60s"),
+    (["--set", "config.shutdownTimeout=22s"], "config.shutdownTimeout is 22s, but two lookups and a write may take 22000 ms"),
+    (["--set", "config.locateTimeout=5s"], "config.shutdownTimeout is 30s, but two lookups and a write may take 30000 ms"),
+    (["--set", "dataserver.repairDelay=10s"], "dataserver.repairDelay (10s) must be longer than config.heartbeatExpiry (10s)"),
+    (["--set", "dataserver.repairInterval=999ms"], "dataserver.repairInterval is 999ms: set 1s or more"),
+    *((["--set", f"config.{name}=0{unit}"], f"config.{name} is 0{unit}, but must be longer than 0") for name, unit in ZERO),
+    # Sizes that a volume cannot have.
+    (["--set", "dataserver.compactionRateBytes=1023KiB"], "dataserver.compactionRateBytes is 1023KiB: set 1MiB or more"),
+    (["--set", "dataserver.repairRateBytes=1048575"], "dataserver.repairRateBytes is 1048575: set 1MiB or more"),
+    (["--set", "dataserver.segmentBytes=1023KiB"], "dataserver.segmentBytes is 1023KiB: set 1MiB to 2GiB"),
+    (["--set", "dataserver.segmentBytes=2147483649"], "dataserver.segmentBytes is 2147483649: set 1MiB to 2GiB"),
+    (["--set", "dataserver.inlineLimitBytes=16385KiB"], "dataserver.inlineLimitBytes is 16385KiB: set 16MiB or less"),
+    (["--set", "dataserver.inlineLimitBytes=513KiB,dataserver.segmentBytes=1MiB"], "dataserver.inlineLimitBytes (513KiB) is more than half of dataserver.segmentBytes (1MiB)"),
     # Copies that the data servers cannot hold, or do not bear.
     (["--set", "dataserver.replicaCount=2"], "config.replicas is 3, but there are 2 data servers"),
     (["--set", "config.replicas=5"], "set as many data servers, or fewer copies"),
@@ -63,6 +78,17 @@ REFUSED = [
     (["--set", "api.autoscaling.enabled=true,api.autoscaling.minReplicas=11"], "is above maxReplicas"),
     (["--set", "rabbitmq.resources.limits.memory=1.5Gi"], "whole number with Mi or Gi"),
 ]
+# At the bounds, and what is of no unit or begins with a 0: taken.
+TAKEN = [
+    ["--set", "config.locateTimeout=4999ms"],
+    ["--set", "config.locateTimeout=19999ms,config.shutdownTimeout=1m"],
+    ["--set", "config.shutdownDelay=0s,dataserver.scrubInterval=0s"],
+    ["--set", "config.heartbeatInterval=010s,config.heartbeatExpiry=20s,dataserver.repairDelay=20001ms,dataserver.repairInterval=1s"],
+    ["--set", "dataserver.compactionRateBytes=1048576,dataserver.repairRateBytes=1024KiB"],
+    ["--set", "dataserver.segmentBytes=2GiB,dataserver.inlineLimitBytes=16MiB"],
+    ["--set", "dataserver.segmentBytes=1MiB,dataserver.inlineLimitBytes=512KiB"],
+    ["--set", "dataserver.inlineLimitBytes=0,dataserver.repairRateBytes=1TiB"],
+]
 
 
 def check_refusals(failures):
@@ -71,3 +97,5 @@ def check_refusals(failures):
         failures.check(ran.returncode != 0, f"not refused: {' '.join(arguments)}")
         said = " ".join(ran.stderr.split())
         failures.check(ran.returncode == 0 or phrase in said, f"{' '.join(arguments)}: refused without saying {phrase!r}: {said}")
+    for arguments, ran in zip(TAKEN, together(lambda one: helm("4", "template", "store", CHART, *one), TAKEN)):
+        failures.check(ran.returncode == 0, f"refused: {' '.join(arguments)}: {ran.stderr}")

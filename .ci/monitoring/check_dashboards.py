@@ -7,7 +7,7 @@ import sys
 
 from expressions import dashboards, panels, substitute
 
-ROWS = ["Overview", "Heartbeats", "Locate", "HTTP", "Redundancy and repair", "Storage", "Broker", "Process"]
+ROWS = ["Overview", "Heartbeats", "Locate", "Lists", "HTTP", "Redundancy and repair", "Storage", "Broker", "Process"]
 VARIABLES = ["datasource", "namespace", "job", "instance"]
 SELECTION = {"namespace": ".*", "job": ".*", "instance": ".*"}
 # Of the Grafana releases that are supported now; older ones read it, too.

@@ -63,6 +63,7 @@ traffic() {
     request "404" GET /objects/never-written
     request "200" HEAD /objects/large -I
     request "200" GET /locate/large
+    request "200" GET /objects/
     request "204" DELETE /objects/small-1
     request 412 PUT /objects/small-2 -H 'if-match: "x"' --data-binary x
 }

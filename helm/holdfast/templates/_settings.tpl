@@ -8,10 +8,17 @@ refused in a sentence where they do not fit.
 {{- kindIs "string" . | ternary . (int64 . | toString) -}}
 {{- end -}}
 
+{{/* holdfast.sizeInBytes "32MiB": the same as a number. int64 would take 010 for octal. */}}
+{{- define "holdfast.sizeInBytes" -}}
+{{- $size := include "holdfast.size" . -}}
+{{- $unit := get (dict "" 1 "KiB" 1024 "MiB" 1048576 "GiB" 1073741824 "TiB" 1099511627776) (regexFind "[KMGT]iB$" $size) -}}
+{{- mul (regexFind "^[0-9]+" $size | atoi) $unit -}}
+{{- end -}}
+
 {{/* holdfast.millis "5s": milliseconds. */}}
 {{- define "holdfast.millis" -}}
 {{- $unit := get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000) (regexFind "[a-z]+$" .) -}}
-{{- mul (regexFind "^[0-9]+" . | int64) $unit -}}
+{{- mul (regexFind "^[0-9]+" . | atoi) $unit -}}
 {{- end -}}
 
 {{/* holdfast.seconds "1500ms": seconds, rounded up. */}}
@@ -65,14 +72,8 @@ What the schema cannot say. Refused here and not by the program: pods that crash
 are a worse answer than a sentence.
 */}}
 {{- define "holdfast.checks" -}}
-{{- $config := .Values.config -}}
-{{- $interval := include "holdfast.millis" $config.heartbeatInterval | int64 -}}
-{{- if gt (mul 2 $interval) (include "holdfast.millis" $config.heartbeatExpiry | int64) -}}
-{{- fail (printf "config.heartbeatExpiry (%s) must be at least twice config.heartbeatInterval (%s)" $config.heartbeatExpiry $config.heartbeatInterval) -}}
-{{- end -}}
-{{- if ge (include "holdfast.millis" $config.locateTimeout | int64) (include "holdfast.millis" $config.bodyTimeout | int64) -}}
-{{- fail (printf "config.locateTimeout (%s) must be below config.bodyTimeout (%s)" $config.locateTimeout $config.bodyTimeout) -}}
-{{- end -}}
+{{- include "holdfast.timesChecks" . -}}
+{{- include "holdfast.volumeChecks" . -}}
 {{- include "holdfast.copiesChecks" . -}}
 {{- range $component := list "api" "dataserver" -}}
 {{- range (get $.Values $component).extraEnv -}}
@@ -87,6 +88,66 @@ are a worse answer than a sentence.
 {{- end -}}
 {{- if and .Values.rabbitmq.enabled (or .Values.externalRabbitmq.host .Values.externalRabbitmq.existingSecret) -}}
 {{- fail "externalRabbitmq is set, but rabbitmq.enabled is true: set rabbitmq.enabled=false to use the external broker" -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+Durations, alone and against each other. A lookup and a write take what the program
+says: two lookups and a write of 20 s must end before the shutdown does, and before
+the 60 s are over for which a received payload waits.
+*/}}
+{{- define "holdfast.timesChecks" -}}
+{{- $config := .Values.config -}}
+{{- range $key := list "heartbeatInterval" "heartbeatExpiry" "locateTimeout" "shutdownTimeout" "headerTimeout" "bodyTimeout" -}}
+{{- if eq 0 (include "holdfast.millis" (get $config $key) | int) -}}
+{{- fail (printf "config.%s is %s, but must be longer than 0: set more, or leave it out" $key (get $config $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- $interval := include "holdfast.millis" $config.heartbeatInterval | int64 -}}
+{{- $expiry := include "holdfast.millis" $config.heartbeatExpiry | int64 -}}
+{{- if gt (mul 2 $interval) $expiry -}}
+{{- fail (printf "config.heartbeatExpiry (%s) must be at least twice config.heartbeatInterval (%s)" $config.heartbeatExpiry $config.heartbeatInterval) -}}
+{{- end -}}
+{{- $locate := include "holdfast.millis" $config.locateTimeout | int64 -}}
+{{- if ge $locate (include "holdfast.millis" $config.bodyTimeout | int64) -}}
+{{- fail (printf "config.locateTimeout (%s) must be below config.bodyTimeout (%s)" $config.locateTimeout $config.bodyTimeout) -}}
+{{- end -}}
+{{- $longest := add (mul 2 $locate) 20000 -}}
+{{- if ge $longest 60000 -}}
+{{- fail (printf "config.locateTimeout is %s, but two lookups and a write (2 x config.locateTimeout + 20s) must take less than the 60s for which a received payload waits: set less than 20s" $config.locateTimeout) -}}
+{{- end -}}
+{{- if ge $longest (include "holdfast.millis" $config.shutdownTimeout | int64) -}}
+{{- fail (printf "config.shutdownTimeout is %s, but two lookups and a write may take %d ms (2 x config.locateTimeout + 20s): set more, or a shorter config.locateTimeout" $config.shutdownTimeout $longest) -}}
+{{- end -}}
+{{- $dataserver := .Values.dataserver -}}
+{{- if le (include "holdfast.millis" $dataserver.repairDelay | int64) $expiry -}}
+{{- fail (printf "dataserver.repairDelay (%s) must be longer than config.heartbeatExpiry (%s): set it longer than a restart takes, so that who is late is not given up" $dataserver.repairDelay $config.heartbeatExpiry) -}}
+{{- end -}}
+{{- if lt (include "holdfast.millis" $dataserver.repairInterval | int64) 1000 -}}
+{{- fail (printf "dataserver.repairInterval is %s: set 1s or more" $dataserver.repairInterval) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Sizes of the volume, and what is read and copied a second. */}}
+{{- define "holdfast.volumeChecks" -}}
+{{- $dataserver := .Values.dataserver -}}
+{{- $bytes := dict -}}
+{{- range $key := list "inlineLimitBytes" "segmentBytes" "compactionRateBytes" "repairRateBytes" -}}
+{{- $_ := set $bytes $key (include "holdfast.sizeInBytes" (get $dataserver $key) | int64) -}}
+{{- end -}}
+{{- range $key := list "compactionRateBytes" "repairRateBytes" -}}
+{{- if lt (get $bytes $key) 1048576 -}}
+{{- fail (printf "dataserver.%s is %s: set 1MiB or more" $key (include "holdfast.size" (get $dataserver $key))) -}}
+{{- end -}}
+{{- end -}}
+{{- if or (lt $bytes.segmentBytes 1048576) (gt $bytes.segmentBytes 2147483648) -}}
+{{- fail (printf "dataserver.segmentBytes is %s: set 1MiB to 2GiB" (include "holdfast.size" $dataserver.segmentBytes)) -}}
+{{- end -}}
+{{- if gt $bytes.inlineLimitBytes 16777216 -}}
+{{- fail (printf "dataserver.inlineLimitBytes is %s: set 16MiB or less" (include "holdfast.size" $dataserver.inlineLimitBytes)) -}}
+{{- end -}}
+{{- if gt (mul 2 $bytes.inlineLimitBytes) $bytes.segmentBytes -}}
+{{- fail (printf "dataserver.inlineLimitBytes (%s) is more than half of dataserver.segmentBytes (%s): set less, or longer segments" (include "holdfast.size" $dataserver.inlineLimitBytes) (include "holdfast.size" $dataserver.segmentBytes)) -}}
 {{- end -}}
 {{- end -}}
 

@@ -19,11 +19,11 @@ use holdfast_bus::Topic;
 use holdfast_bus::{MemoryBroker, MemoryBrokerOptions};
 use holdfast_bus::{RabbitBus, RabbitConfig};
 use holdfast_core::settings::{BadSettings, Variable, listed};
-use holdfast_runtime::Runtime;
+use holdfast_runtime::{Runtime, raise_file_limit};
 use holdfast_telemetry::logging::{self, LoggingConfig};
 use holdfast_telemetry::metrics::Metrics;
 use holdfast_telemetry::shutdown::Shutdown;
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::service::{BusConnection, StartError};
 use crate::settings::{CommonSettings, environment};
@@ -190,6 +190,9 @@ where
         Ok(guard) => guard,
         Err(error) => return complain(&format!("{name}: {error}"), EXIT_USAGE),
     };
+    if let Err(error) = raise_file_limit() {
+        warn!(%error, "no more files and connections may be open than this process began with");
+    }
     let process = match (Metrics::new(version), Shutdown::on_signals(&runtime)) {
         (Ok(metrics), Ok(shutdown)) => Process { name, runtime, metrics, shutdown },
         (Err(error), _) => return complain(&format!("{name}: {error}"), 1),

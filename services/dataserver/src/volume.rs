@@ -11,7 +11,7 @@ use holdfast_runtime::Runtime;
 use holdfast_store::log_engine::{LogStore, OpenReport, Progress};
 use holdfast_store::{Store, StoreError};
 use holdfast_telemetry::metrics::Metrics;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::config::VolumeSettings;
 use crate::health::Opening;
@@ -61,6 +61,14 @@ async fn open_log(
     opening: Arc<Opening>,
 ) -> Result<Arc<dyn Store>, StartError> {
     let (root, options) = (settings.storage_root.clone(), settings.options());
+    if options.reserve_bytes < 2 * u64::from(options.segment_bytes) {
+        warn!(
+            reserve_bytes = options.reserve_bytes,
+            segment_bytes = options.segment_bytes,
+            "RESERVE_BYTES is less than twice SEGMENT_BYTES: when the disk is full, there may be \
+             no room to write again what is in use of a segment, and nothing is given back"
+        );
+    }
     let progress = tell_progress(runtime.clone(), opening);
     let opened = LogStore::open_with_progress(runtime.clone(), root, options, progress);
     let store = opened.await.map_err(volume_error)?;

@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, Mode, OFlags, StatxFlags};
 use rustix::io::Errno;
@@ -281,7 +282,7 @@ impl FileSystem for RealFileSystem {
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
-        fs::File::open(path)?.sync_all()
+        open_patiently(path)?.sync_all()
     }
 
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>> {
@@ -308,6 +309,28 @@ impl FileSystem for RealFileSystem {
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
     }
+}
+
+/// How often, and how long after each other, a directory is opened that is to be
+/// synced, while the process has no file descriptor left.
+const OPENS: usize = 100;
+const OPEN_AGAIN: Duration = Duration::from_millis(50);
+
+/// Opens what is to be synced. A process that has run out of descriptors for a moment
+/// must not be taken for a disk that cannot be synced: nothing was tried yet.
+fn open_patiently(path: &Path) -> io::Result<fs::File> {
+    for _ in 1..OPENS {
+        match fs::File::open(path) {
+            Err(error) if is_out_of_descriptors(&error) => std::thread::sleep(OPEN_AGAIN),
+            opened => return opened,
+        }
+    }
+    fs::File::open(path)
+}
+
+fn is_out_of_descriptors(error: &io::Error) -> bool {
+    let errno = Errno::from_io_error(error);
+    matches!(errno, Some(Errno::MFILE | Errno::NFILE))
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@
 //! nothing outside the process.
 
 mod files;
+mod limits;
 mod network;
 mod real;
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use files::{DIRECT_ALIGNMENT_BYTES, File, FileSystem, OpenMode, Space, VolumeLock};
+pub use limits::raise_file_limit;
 pub use network::{Connection, Listener, Network};
 pub use real::instant_origin;
 use thiserror::Error;

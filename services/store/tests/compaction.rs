@@ -13,9 +13,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use common::faulty::{self, FaultyFiles, Step};
 use common::log::{Opener, read, stat};
 use common::power::{Call, Fault, Matching, PowerDisk};
-use common::{TempDir, eventually, name, payload, stamp};
+use common::{TempDir, copy_all, eventually, name, payload, stamp};
 use futures_util::future::{BoxFuture, join_all};
 use holdfast_runtime::{Clock, FileSystem, OpenMode, Runtime};
 use holdfast_store::log_engine::index::MemoryIndexEngine;
@@ -171,6 +172,47 @@ async fn a_segment_with_a_forget_that_cannot_be_read_is_kept_until_it_is_mended(
     store.close().await;
     assert!(!segment.exists());
     assert_stays_forgotten(directory.path()).await;
+}
+
+#[tokio::test]
+async fn who_ends_right_after_a_segment_is_gone_keeps_the_index() {
+    let (base, _) = volume_with_a_forget().await;
+    let mut ended_there = 0;
+    for spared in 0.. {
+        let directory = TempDir::new();
+        copy_all(base.path(), directory.path());
+        let files = FaultyFiles::new();
+        let runtime = Runtime::real().with_files(Arc::clone(&files) as _);
+        let store = LogStore::open(runtime, directory.path().to_owned(), options()).await.unwrap();
+        // One sync of a directory fails, which ends the process: in some of these runs
+        // the one after the file of a segment was removed.
+        files.take_steps();
+        files.fail_after(faulty::Fault::SyncDirectory, spared);
+        for key in ["garbage", "more"] {
+            let keys = (0..21).map(|number| format!("{key}-{number:02}"));
+            let deletes = keys.map(|key| store.delete(name(&key), stamp(2)));
+            join_all(deletes).await;
+        }
+        let _ = store.compact().await;
+        let is_poisoned = store.poisoned().is_some();
+        store.close().await;
+        let steps = files.take_steps();
+        let log = directory.path().join("log");
+        let is_removal = |step: &Step| matches!(step, Step::Remove(path) if path.starts_with(&log));
+        let last = |is_it: &dyn Fn(&Step) -> bool| steps.iter().rposition(is_it);
+        ended_there += usize::from(
+            is_poisoned
+                && last(&is_removal) > last(&|step| *step == Step::SyncDirectory(log.clone())),
+        );
+        let store = open(directory.path()).await;
+        assert_eq!(store.report().rebuilt_because, None, "after {spared} syncs: {steps:#?}");
+        assert_not_back(&store).await;
+        store.close().await;
+        if !is_poisoned {
+            break;
+        }
+    }
+    assert!(ended_there > 0, "none of them ended there");
 }
 
 #[tokio::test]

@@ -23,7 +23,7 @@ pub(super) struct RawVolume {
 /// The same, as help shows them.
 pub(super) static TABLE: [Variable; 5] = [
     Variable::new("STORAGE_ROOT", NO_DEFAULT, "the directory that holds the volume"),
-    Variable::new("RESERVE_BYTES", "256MiB", "room that payloads leave free on the disk"),
+    Variable::new("RESERVE_BYTES", "512MiB", "room that payloads leave free on the disk"),
     Variable::new("INLINE_LIMIT_BYTES", "128KiB", "payloads up to this length lie in the log"),
     Variable::new("SEGMENT_BYTES", "256MiB", "length of a file of the log"),
     Variable::new("COMPACTION_RATE_BYTES", "32MiB", "what compaction reads a second at ease"),
@@ -34,7 +34,7 @@ pub(super) static TABLE: [Variable; 5] = [
 pub struct VolumeSettings {
     /// `STORAGE_ROOT`: the directory that holds the volume.
     pub storage_root: PathBuf,
-    /// `RESERVE_BYTES` (256MiB): what payloads leave free on the disk: room for
+    /// `RESERVE_BYTES` (512MiB): what payloads leave free on the disk: room for
     /// tombstones, for the file system itself, and for the index, which grows
     /// with the number of names and must never meet a full disk.
     pub reserve_bytes: u64,
@@ -71,7 +71,7 @@ impl VolumeSettings {
             "set the directory in which objects are kept",
         );
         let reserve_bytes =
-            reader.read("RESERVE_BYTES", raw.reserve_bytes.as_deref(), 256 * MIB, parse_bytes);
+            reader.read("RESERVE_BYTES", raw.reserve_bytes.as_deref(), 512 * MIB, parse_bytes);
         let inline_limit_bytes = reader.read(
             "INLINE_LIMIT_BYTES",
             raw.inline_limit_bytes.as_deref(),

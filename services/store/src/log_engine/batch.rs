@@ -65,6 +65,9 @@ pub(super) struct Room {
     pub(super) payload_bytes: u64,
     /// For tombstones and the like: they may use part of the reserve.
     pub(super) any_bytes: u64,
+    /// For what compaction moves, which brings room: more of the reserve, but not
+    /// what the index needs.
+    pub(super) moved_bytes: u64,
 }
 
 impl Room {
@@ -331,8 +334,9 @@ impl Batch {
     ) -> Result<(Place, u64), StoreError> {
         let record =
             Record { name: Some(name), version, ..Record::of_log(RecordKind::Forget, payload) };
-        if origin.is_none() {
-            self.check_room(RecordKind::Forget, record.length() as u64)?;
+        match origin {
+            None => self.check_room(RecordKind::Forget, record.length() as u64)?,
+            Some(_) => Room::take(&mut self.room.moved_bytes, record.length() as u64)?,
         }
         self.append(known, &record, origin)
     }
@@ -357,6 +361,7 @@ impl Batch {
         let Some(current) = current.filter(|current| current.place == from) else { return Ok(()) };
         let body: (&[u8], u32) = (&payload, header.payload_crc);
         let record = Record::of_stat(header.kind, &name, &current.stat, &metadata, body);
+        Room::take(&mut self.room.moved_bytes, record.length() as u64)?;
         let (place, origin) = self.append(known, &record, origin)?;
         self.written.moved_bytes += u64::from(place.length);
         let moved = Entry { place, origin, ..current.clone() };
@@ -395,6 +400,8 @@ impl Batch {
             return Err(StoreError::SegmentInUse { segment, live_bytes });
         }
         self.append_about_log(known, RecordKind::Removed, &segment.to_le_bytes())?;
+        // From now on its file may go at any moment, and is not missed then.
+        self.books.drop_forgets(known.ledger, segment);
         self.removed.push(segment);
         Ok(())
     }

@@ -57,6 +57,8 @@ pub(super) struct Compaction {
     stuck: Stuck<u64>,
     /// Payload files that cannot be removed.
     stuck_files: Stuck<FileId>,
+    /// Payload files that are gone, which the index does not know yet.
+    unbooked: BTreeSet<FileId>,
     /// Directories of payload files that are still to be swept; `None` for all.
     unswept: Option<BTreeSet<u64>>,
     sweep_at: Duration,
@@ -116,6 +118,7 @@ impl Compaction {
             shared,
             stuck: Stuck(BTreeMap::new()),
             stuck_files: Stuck(BTreeMap::new()),
+            unbooked: BTreeSet::new(),
             unswept: None,
             sweep_at: Duration::ZERO,
             files_at: Duration::ZERO,
@@ -154,12 +157,10 @@ impl Compaction {
         let _alone = shared.compacting.lock().await;
         self.sweep().await?;
         self.measure_index().await?;
-        if self.remove_doomed_files().await? {
-            return Ok(true);
-        }
+        let has_removed = self.remove_doomed_files().await?;
         let (stuck, room) = (self.stuck.waiting(self.now()), self.room);
         let survey = self.ask(|answer| Job::Survey { stuck, room, answer }).await?;
-        let Survey { victim: Some(victim), pressure } = survey else { return Ok(false) };
+        let Survey { victim: Some(victim), pressure } = survey else { return Ok(has_removed) };
         match self.compact(victim, pressure).await {
             // The others can be read. What says nothing of this one is tried again.
             Err(error) if is_of_the_file(&error) => {
@@ -317,12 +318,13 @@ impl Compaction {
         let now = self.now();
         self.files_at = now + LOOK_INTERVAL;
         let stuck = self.stuck_files.waiting(now);
+        let unbooked = self.unbooked.clone();
         let removal = self
             .blocking(move |shared| {
-                let limit = FILES_AT_ONCE + stuck.len();
+                let limit = FILES_AT_ONCE + stuck.len() + unbooked.len();
                 let doomed = shared.with_index((), |index, ()| index.doomed_files(limit));
                 let mut files = shared.checked(doomed.map_err(|(error, ())| error)?)?;
-                files.retain(|file| !stuck.contains(file));
+                files.retain(|file| !stuck.contains(file) && !unbooked.contains(file));
                 shared.while_open(|| remove_files(shared, files))
             })
             .await?;
@@ -337,8 +339,13 @@ impl Compaction {
         let is_changed = !gone.is_empty() || !kept.is_empty();
         self.stuck_files.0.retain(|file, _| !gone.contains(file));
         kept.into_iter().for_each(|file| self.stuck_files.add(file, now));
-        if !gone.is_empty() {
-            self.ask(|answer| Job::FilesRemoved { files: gone, answer }).await?;
+        // While the index cannot be written, that is not in the books, and the next
+        // files are to go all the same: they may be the room that it needs.
+        self.unbooked.extend(gone);
+        if !self.unbooked.is_empty() {
+            let files = self.unbooked.iter().copied().collect();
+            self.ask(|answer| Job::FilesRemoved { files, answer }).await?;
+            self.unbooked.clear();
         }
         Ok(is_changed)
     }

@@ -232,6 +232,14 @@ impl Draft {
         self.files.extend(files.into_iter().map(|file| (file, None)));
     }
 
+    /// What was forgotten in a segment is forgotten elsewhere, or needs not be any
+    /// more.
+    pub(super) fn drop_forgets(&mut self, ledger: &Ledger, number: u64) {
+        if self.usage(ledger, number).is_some() {
+            self.segment(ledger, number).forget_bytes.clear();
+        }
+    }
+
     /// A segment is gone, and whatever was in it.
     pub(super) fn drop_segment(&mut self, number: u64) {
         self.segments.insert(number, None);

@@ -9,7 +9,7 @@ use super::index::IndexEngine;
 pub const MAX_INLINE_LIMIT_BYTES: u32 = 16 * 1024 * 1024;
 
 /// Free bytes that payloads do not use, unless set.
-const DEFAULT_RESERVE_BYTES: u64 = 256 * 1024 * 1024;
+const DEFAULT_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 
 /// Largest payload that lies in the log, unless set.
 const DEFAULT_INLINE_LIMIT_BYTES: u32 = 128 * 1024;

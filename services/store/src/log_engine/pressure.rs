@@ -59,7 +59,9 @@ pub(super) struct Pressure {
 
 impl Pressure {
     pub(super) fn new(segment_bytes: u64) -> Self {
-        Self { segment_bytes, thousandths: 0, budget_bytes: 0, is_reclaiming: true, stuck_bytes: 0 }
+        // What there is to do, compaction finds out first.
+        let is_reclaiming = false;
+        Self { segment_bytes, thousandths: 0, budget_bytes: 0, is_reclaiming, stuck_bytes: 0 }
     }
 
     pub(super) fn thousandths(self) -> u64 {
@@ -147,28 +149,40 @@ impl DiskRoom {
     }
 }
 
+/// What a segment must be like to be compacted next.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted<'a> {
+    /// The one that is written to, which is left alone.
+    pub(super) active: Option<u64>,
+    /// Others that are.
+    pub(super) stuck: &'a BTreeSet<u64>,
+    pub(super) segment_bytes: u64,
+    pub(super) room: DiskRoom,
+    /// No more than this may be in use of it: there is room for that.
+    pub(super) most_bytes: u64,
+}
+
 /// The segment that compaction should take next: the one with the smallest part
 /// in use, if that is under half (or nine tenths, when the disk is full), else the
 /// oldest when too many forgets wait for it to go, else one of many small ones.
 /// Never the one that is written to, nor one of `stuck`.
-pub(super) fn choose_victim(
-    ledger: &Ledger,
-    active: Option<u64>,
-    stuck: &BTreeSet<u64>,
-    segment_bytes: u64,
-    room: DiskRoom,
-) -> Option<u64> {
+pub(super) fn choose_victim(ledger: &Ledger, wanted: Wanted<'_>) -> Option<u64> {
+    let Wanted { active, stuck, segment_bytes, room, most_bytes } = wanted;
     let mut numbers = ledger.segments().keys().copied();
     let (oldest, second) = (numbers.next()?, numbers.next());
-    // Also one without any record, which a crash at its first batch leaves.
-    let candidates = ledger
-        .segments()
-        .iter()
-        .filter(|(number, _)| Some(**number) != active && !stuck.contains(number));
-    let part_in_use = |number: u64, usage: &super::index::SegmentUsage| {
+    let used_bytes = |number: u64, usage: &super::index::SegmentUsage| {
         // What the oldest of all forgets is of no use without it.
         let others = if number == oldest { second.unwrap_or(u64::MAX) } else { oldest };
-        usage.used_bytes(others).saturating_mul(FULL) / usage.total_bytes.max(1)
+        usage.used_bytes(others)
+    };
+    // Also one without any record, which a crash at its first batch leaves.
+    let candidates = ledger.segments().iter().filter(|(number, usage)| {
+        Some(**number) != active
+            && !stuck.contains(number)
+            && used_bytes(**number, usage) <= most_bytes
+    });
+    let part_in_use = |number: u64, usage: &super::index::SegmentUsage| {
+        used_bytes(number, usage).saturating_mul(FULL) / usage.total_bytes.max(1)
     };
     let best = candidates
         .clone()

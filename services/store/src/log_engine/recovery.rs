@@ -123,7 +123,16 @@ pub(super) fn recover(
     let engine = index_engine(disk, options);
     let mut segments = list_segments(disk)?;
     let mut report = OpenReport::default();
-    let usable = match open_index(disk, &*engine, &segments) {
+    let opened = match open_index(disk, &*engine, &segments) {
+        // That says nothing of the index, which may know what the log does not tell
+        // any more: it is not given up for what may pass.
+        Err(error @ IndexError::Failed { .. }) => {
+            tracing::warn!(%error, "the index could not be opened; it is tried once more");
+            open_index(disk, &*engine, &segments)
+        }
+        opened => opened,
+    };
+    let usable = match opened {
         Ok(usable) => usable,
         // It may be sound, and to build another one needs room, too.
         Err(error @ IndexError::NoSpace) => return Err(error.into()),
@@ -150,7 +159,7 @@ pub(super) fn recover(
     settle_tail(disk, &segments, replayed.torn)?;
     let mut ledger = ledger;
     remove_segments(disk, &replayed, &mut segments)?;
-    drop_stale_books(&*index, &mut ledger, &segments)?;
+    settle_books(&*index, &mut ledger, &segments)?;
     let checkpoint = &ledger.checkpoint;
     let highest = segments.keys().next_back().copied().unwrap_or(0);
     let next_segment = highest.max(checkpoint.covered.segment) + 1;
@@ -345,7 +354,8 @@ pub(super) fn settle_tail(
     disk.sync_file(&*file, &path)
 }
 
-/// Ends what compaction had begun: what it moved away is removed.
+/// Ends what compaction had begun: what it moved away is removed. What cannot be
+/// stays, and compaction tries it again.
 fn remove_segments(
     disk: &Disk,
     replayed: &Replayed,
@@ -353,9 +363,15 @@ fn remove_segments(
 ) -> Result<(), StoreError> {
     let mut is_changed = false;
     for number in &replayed.removed {
-        if let Some(id) = segments.remove(number) {
-            disk.remove(&disk.path(id.path()))?;
-            is_changed = true;
+        let Some(id) = segments.get(number) else { continue };
+        match disk.remove(&disk.path(id.path())) {
+            Err(error) if !error.is_no_such_file() => {
+                tracing::warn!(%error, segment = number, "a segment of no more use stays");
+            }
+            _ => {
+                segments.remove(number);
+                is_changed = true;
+            }
         }
     }
     if is_changed {
@@ -364,8 +380,9 @@ fn remove_segments(
     Ok(())
 }
 
-/// Takes segments out of the books whose files are gone.
-fn drop_stale_books(
+/// Takes segments out of the books whose files are gone, and into them those that
+/// are still there.
+fn settle_books(
     index: &dyn Index,
     ledger: &mut Ledger,
     segments: &BTreeMap<u64, SegmentId>,
@@ -376,6 +393,10 @@ fn drop_stale_books(
         .keys()
         .filter(|number| !segments.contains_key(number))
         .for_each(|number| draft.drop_segment(*number));
+    let is_unknown = |number: &&u64| !ledger.segments().contains_key(number);
+    for number in segments.keys().filter(is_unknown) {
+        draft.touch_segment(ledger, *number);
+    }
     let changes = draft.changes();
     let batch = draft.into_batch();
     if !batch.is_empty() {

@@ -241,8 +241,18 @@ impl Replay<'_> {
             RecordKind::Removed => {
                 draft.add_record(ledger, place);
                 if let Some(gone) = payload.bytes().and_then(|bytes| decode_segment(bytes)) {
-                    replayed.removed.insert(gone);
-                    draft.drop_segment(gone);
+                    let live_bytes = draft.usage(ledger, gone).map_or(0, |usage| usage.live_bytes);
+                    if live_bytes == 0 {
+                        replayed.removed.insert(gone);
+                        draft.drop_segment(gone);
+                    } else {
+                        // It was given up because it was missing, and was put back.
+                        tracing::warn!(
+                            segment = gone,
+                            live_bytes,
+                            "a segment that was given up is there, and in use: it stays"
+                        );
+                    }
                 }
             }
             RecordKind::Seal | RecordKind::Gap => draft.add_record(ledger, place),

@@ -32,9 +32,13 @@ const RESERVE_BYTES: u64 = 8 * MIB;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn open(root: &Path) -> LogStore {
+    open_with_segments(root, 2 * 1024 * 1024).await
+}
+
+async fn open_with_segments(root: &Path, segment_bytes: u32) -> LogStore {
     let options = LogStoreOptions {
         reserve_bytes: RESERVE_BYTES,
-        segment_bytes: 2 * 1024 * 1024,
+        segment_bytes,
         ..LogStoreOptions::default()
     };
     LogStore::open(Runtime::real(), root.join("volume"), options).await.unwrap()
@@ -178,6 +182,39 @@ async fn small_objects_fill_the_disk_and_room_comes_back() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn large_objects_fill_the_disk_and_room_comes_back() {
     fills_up_and_recovers(700 * KIB, 24).await;
+}
+
+/// Segments as long as the reserve, as by default: more of one may be in use than there
+/// is room for while it is written again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn compaction_does_not_fill_the_disk_itself() {
+    let Some(mount) = mount(64 * MIB) else { return };
+    let segment_bytes = u32::try_from(RESERVE_BYTES).unwrap();
+    let store = open_with_segments(mount.path(), segment_bytes).await;
+    let (mut known, length) = (Known::new(), 16 * KIB);
+    let stored = fill(&store, &mut known, 1, length).await;
+    // One in eight of each segment: as good as full, and garbage all the same.
+    for round in 0..6 {
+        let live = known.iter_mut().filter(|(_, clock)| clock.is_some());
+        let mut deleted = 0;
+        for (number, known) in live.skip(round).step_by(8) {
+            match delete(&store, *number, 2 + round as u64).await {
+                Ok(()) => *known = None,
+                Err(error) => panic!("{error}: after {deleted} in round {round}"),
+            }
+            deleted += 1;
+        }
+        let free_bytes = || Runtime::real().files().space(mount.path()).unwrap().free_bytes;
+        let free = free_bytes();
+        let compacted = store.compact().await;
+        println!("round {round}: {deleted} of {stored} deleted, {free} free, then {compacted:?}");
+        assert!(free_bytes() >= free, "it gives back more than it takes");
+        check(&store, &known, length).await;
+    }
+    let again = fill(&store, &mut known, 10, length).await;
+    assert!(again * 4 > stored, "{again} after {stored}");
+    check(&store, &known, length).await;
+    store.close().await;
 }
 
 /// How the writes of a volume end on a disk that something else has filled.

@@ -98,31 +98,44 @@ pub(super) fn sweep(
         }
     };
     for directory in directories {
-        if let Some(error) = refused(sweep_directory(shared, directory))? {
-            tracing::warn!(
-                %error,
-                directory,
-                "a directory of payload files cannot be swept; it is tried again later"
-            );
-            unswept.insert(directory);
+        match sweep_directory(shared, directory) {
+            Ok(Left::Nothing) => {}
+            Ok(Left::Wanted) => drop(unswept.insert(directory)),
+            Err(error @ StoreError::Io { .. }) => {
+                tracing::warn!(
+                    %error,
+                    directory,
+                    "a directory of payload files cannot be swept; it is tried again later"
+                );
+                unswept.insert(directory);
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(Swept { below: Some(unswept.first().copied().unwrap_or(end)), unswept })
 }
 
-fn sweep_directory(shared: &Arc<Shared>, directory: u64) -> Result<(), StoreError> {
+/// What is left in a directory that nobody knows for certain.
+enum Left {
+    Nothing,
+    /// A file that may be all that is left of something, as long as that is damaged.
+    Wanted,
+}
+
+fn sweep_directory(shared: &Arc<Shared>, directory: u64) -> Result<Left, StoreError> {
     let files = shared.large.list(directory)?;
     if files.is_empty() {
-        return shared.while_open(|| shared.large.remove_if_empty(directory));
+        shared.while_open(|| shared.large.remove_if_empty(directory))?;
+        return Ok(Left::Nothing);
     }
-    let (mut orphans, mut refusal) = (Vec::new(), None);
+    let (mut orphans, mut refusal, mut left) = (Vec::new(), None, Left::Nothing);
     for file in files {
         let known = shared.with_index((), |index, ()| index.file(file));
         if shared.checked(known.map_err(|(error, ())| error)?)?.is_some() {
             continue;
         }
         match is_wanted(shared, file) {
-            Ok(true) => {}
+            Ok(true) => left = Left::Wanted,
             Ok(false) => orphans.push(file),
             // Until it can be read, it may be all that is left of something.
             Err(error) => refusal = refused(Err(error))?,
@@ -136,7 +149,7 @@ fn sweep_directory(shared: &Arc<Shared>, directory: u64) -> Result<(), StoreErro
         );
         refusal = shared.while_open(|| remove_files(shared, orphans))?.error.or(refusal);
     }
-    refusal.map_or(Ok(()), Err)
+    refusal.map_or(Ok(left), Err)
 }
 
 /// Whether a file that nothing points to is all that is left of a version whose

@@ -12,9 +12,6 @@ use crate::StoreError;
 use crate::disk::io_error;
 use crate::log_engine::index::FileId;
 
-/// How much is written between two looks at the room that is left.
-const ROOM_CHECK_BYTES: u64 = 8 * 1024 * 1024;
-
 /// A file without a name in the log; dropped, it is removed. All methods block.
 #[derive(Debug)]
 pub(super) struct NewFile {
@@ -22,13 +19,11 @@ pub(super) struct NewFile {
     /// Made with the first write.
     created: Option<Created>,
     written_bytes: u64,
-    /// How far the file may grow before the room is looked at again.
-    checked_bytes: u64,
 }
 
 impl NewFile {
     pub(super) fn new(files: Arc<LargeFiles>) -> Self {
-        Self { files, created: None, written_bytes: 0, checked_bytes: 0 }
+        Self { files, created: None, written_bytes: 0 }
     }
 
     /// Appends a whole number of aligned blocks.
@@ -75,14 +70,9 @@ impl NewFile {
         Ok(())
     }
 
-    fn check_room(&mut self, more_bytes: u64) -> Result<(), StoreError> {
-        let end = self.written_bytes + more_bytes;
-        if end <= self.checked_bytes {
-            return Ok(());
-        }
-        self.files.disk.check_room(more_bytes)?;
-        self.checked_bytes = end + ROOM_CHECK_BYTES;
-        Ok(())
+    /// Looked at before each piece: many files grow at once.
+    fn check_room(&self, more_bytes: u64) -> Result<(), StoreError> {
+        self.files.disk.check_room(more_bytes)
     }
 
     fn created(&mut self) -> Result<&mut Created, StoreError> {

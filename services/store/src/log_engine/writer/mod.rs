@@ -26,12 +26,19 @@ use super::batch::{Batch, Known, Room, Target};
 use super::handover::Handover;
 use super::index::IndexError;
 use super::ledger::Ledger;
-use super::pressure::{DiskRoom, Pressure, Written, choose_victim};
+use super::pressure::{DiskRoom, Pressure, Wanted, Written, choose_victim};
 use super::queue::{Event, Job, Left, MAX_BATCH_RECORDS};
 use super::segment::{SEGMENT_HEADER_BYTES, SegmentId};
 use super::shared::{Shared, Survey};
 use super::sync::Written as Synced;
 use crate::StoreError;
+
+/// Part of the reserve, as its divisor, that compaction leaves free: without any, the
+/// index could not take what was moved, and nothing would be given back any more.
+const MOVES_DIVISOR: u64 = 16;
+
+/// About how much the index writes when a record is moved.
+const INDEX_RECORD_BYTES: u64 = 256;
 
 /// The thread that decides, and what it alone owns.
 #[derive(Debug)]
@@ -249,10 +256,28 @@ impl Writer {
         }
         let active = self.active.map(|(id, _)| id.number);
         let segment_bytes = u64::from(self.shared.options.segment_bytes);
-        let free_bytes = self.shared.disk.last_free_bytes();
-        let free_bytes = free_bytes.saturating_sub(self.shared.options.reserve_bytes);
-        let room = room.unwrap_or_else(|| DiskRoom::of(free_bytes, &self.ledger, segment_bytes));
-        choose_victim(&self.ledger, active, stuck, segment_bytes, room)
+        let reserve_bytes = self.shared.options.reserve_bytes;
+        let free_bytes = match self.shared.disk.space() {
+            Ok(space) => space.free_bytes,
+            Err(_) => self.shared.disk.last_free_bytes(),
+        };
+        let above_bytes = free_bytes.saturating_sub(reserve_bytes);
+        let room = room.unwrap_or_else(|| DiskRoom::of(above_bytes, &self.ledger, segment_bytes));
+        let most_bytes = free_bytes.saturating_sub(reserve_bytes / MOVES_DIVISOR);
+        let most_bytes = self.without_index(most_bytes);
+        let wanted = Wanted { active, stuck, segment_bytes, room, most_bytes };
+        choose_victim(&self.ledger, wanted)
+    }
+
+    /// How much of the log can be written again in so much room: the index takes its
+    /// part of it, which is the larger the smaller the records are.
+    fn without_index(&self, room_bytes: u64) -> u64 {
+        let counts = self.ledger.checkpoint.counts;
+        let (_, used_bytes) = self.ledger.log_bytes();
+        let index_bytes = (counts.object_count + counts.tombstone_count) * INDEX_RECORD_BYTES;
+        let share = u128::from(room_bytes) * u128::from(used_bytes.max(1));
+        let log_bytes = share / u128::from(used_bytes.max(1) + index_bytes);
+        u64::try_from(log_bytes).unwrap_or(room_bytes)
     }
 
     /// Wakes compaction as soon as garbage begins to hold writes back: until it
@@ -310,6 +335,7 @@ impl Writer {
         Ok(Room {
             payload_bytes: free_bytes.saturating_sub(reserve_bytes),
             any_bytes: free_bytes.saturating_sub(reserve_bytes / 2),
+            moved_bytes: free_bytes.saturating_sub(reserve_bytes / MOVES_DIVISOR),
         })
     }
 
