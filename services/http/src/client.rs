@@ -26,6 +26,7 @@ use crate::BoxError;
 use crate::adapter::HyperRuntime;
 use crate::body::{BodyError, IdleBody};
 use crate::io::StallIo;
+use crate::request_id::{self, X_REQUEST_ID};
 
 /// What the client may wait for and keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -224,7 +225,8 @@ impl HttpClient {
 
     /// Sends a request, whose URI needs only a path, and gives the response
     /// once its head is there. `limit` bounds the time until then, the sending
-    /// of the request's body included. The current trace goes along.
+    /// of the request's body included. The current trace goes along, and the id of
+    /// the request that this is done for.
     ///
     /// A pooled connection that turns out to be closed before the request was
     /// sent is replaced silently, when the body has not been touched; nothing
@@ -243,6 +245,9 @@ impl HttpClient {
     ) -> Result<Response<ResponseBody>, ClientError> {
         *request.uri_mut() = absolute(address, request.uri()).map_err(ClientError::BadRequest)?;
         trace::inject(request.headers_mut());
+        if let Some(id) = request_id::current() {
+            request.headers_mut().insert(X_REQUEST_ID, id.to_header());
+        }
         let sent = self.client.request(request);
         let answered = match limit {
             None => sent.await,

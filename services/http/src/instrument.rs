@@ -26,7 +26,7 @@ use crate::metrics::{HttpMetrics, method_label};
 use crate::observed::Record;
 pub use crate::observed::{ObservedBody, ReadBody};
 use crate::problem::Problem;
-use crate::request_id::{RequestId, X_REQUEST_ID};
+use crate::request_id::{RequestId, X_REQUEST_ID, within};
 
 /// Lines a second for requests that were answered with 5xx: an overload must
 /// not fill the disk with complaints.
@@ -108,7 +108,7 @@ where
         let bytes = Arc::clone(&record.request_bytes);
         let request = request.map(|inner| ReadBody { inner, bytes });
         let answer = answer(self.service.clone(), request);
-        let span = record.span.clone();
+        let (span, request_id) = (record.span.clone(), record.request_id.clone());
         let whole = async move {
             let answered = AssertUnwindSafe(answer).catch_unwind().await;
             let response = answered.unwrap_or_else(|panic| {
@@ -117,7 +117,7 @@ where
             });
             Ok(finish(response, head, record))
         };
-        Box::pin(whole.instrument(span))
+        Box::pin(within(request_id, whole).instrument(span))
     }
 }
 

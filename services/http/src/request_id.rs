@@ -1,4 +1,5 @@
-//! One id for a request, the same in logs, traces and answers.
+//! One id for a request, the same in logs, traces and answers, and at the services
+//! that it is passed on to.
 
 use std::fmt;
 use std::sync::Arc;
@@ -39,6 +40,23 @@ impl RequestId {
     pub fn to_header(&self) -> HeaderValue {
         HeaderValue::from_str(&self.0).unwrap_or(HeaderValue::from_static("unknown"))
     }
+}
+
+tokio::task_local! {
+    /// The request that is worked on.
+    static CURRENT: RequestId;
+}
+
+/// Works on a request: what is asked of other services meanwhile carries its id.
+pub(crate) fn within<F: Future>(id: RequestId, work: F) -> impl Future<Output = F::Output> {
+    CURRENT.scope(id, work)
+}
+
+/// The id of the request that this task works on; `None` in a task that works on
+/// none, or that was spawned by one that does.
+#[must_use]
+pub fn current() -> Option<RequestId> {
+    CURRENT.try_with(Clone::clone).ok()
 }
 
 fn sane(text: &str) -> bool {

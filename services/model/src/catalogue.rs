@@ -145,6 +145,7 @@ pub fn doubly_guarded() -> Vec<Setup> {
     vec![
         two_droppers().with(Mutation::NoPins),
         two_droppers().with(Mutation::LetGoWhenYoung),
+        create_and_put().with(Mutation::WriteBelowEarlierRuns),
         drain_empty().with(Mutation::RetireAtOnce),
         lost().with(Mutation::DrainUnnoticed),
         raise().with(Mutation::NoticeByNewPolicy),

@@ -27,7 +27,8 @@ mutations! {
     AbsentWhenIncomplete,
     /// A version that is not settled is answered without being written back.
     NoWriteBack,
-    /// A member takes what builds on an answer of any age and any run.
+    /// A member takes what builds on an answer of any age and any run, whatever
+    /// earlier runs promised.
     AcceptOldStamp,
     /// A member answers a question of any age.
     AnswerOldQuestion,
@@ -41,6 +42,8 @@ mutations! {
     WriteBackIgnoresPromises,
     /// What was promised and is remembered no more stands in the way of nothing.
     ForgetPromised,
+    /// A member takes writes below what its earlier runs have promised.
+    WriteBelowEarlierRuns,
     /// A conditional write asks for no promise.
     NoPromise,
     /// A condition is judged on what lies above the version that was promised.

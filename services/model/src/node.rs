@@ -298,10 +298,12 @@ impl Node {
         let unguarded = packet.write_back
             && (setup.mutation == Some(Mutation::WriteBackIgnoresPromises)
                 || (packet.settled && setup.mutation == Some(Mutation::SettleBelowBallot)));
+        // Of an old stamp the bar of what earlier runs promised would keep most out.
+        let is_barred = !bad_stamp && setup.mutation != Some(Mutation::WriteBelowEarlierRuns);
         let offered = match (packet.write_back, packet.settled) {
-            (false, _) => Offered::Written,
+            (false, _) if is_barred => Offered::Written,
             (true, false) if setup.mutation != Some(Mutation::ForgetPromised) => Offered::Found,
-            (true, _) => Offered::Settled,
+            _ => Offered::Settled,
         };
         if !unguarded && self.promises.check(&key(), version, offered, now).is_err() {
             return Reply::Refused;

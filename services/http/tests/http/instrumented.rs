@@ -24,6 +24,14 @@ async fn an_id_is_echoed_or_made() {
 }
 
 #[tokio::test]
+async fn an_id_goes_on_to_whoever_is_asked_for_the_request() {
+    let (server, other) = (TestServer::start(limits()).await, TestServer::start(limits()).await);
+    let path = format!("GET /passed-on/{}", other.address);
+    let answer = exchange(&server, &format!("{path}\nx-request-id: mine-1\r\n")).await;
+    assert!(answer.ends_with("\r\n\r\nmine-1"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_problem_is_completed_with_the_id() {
     let server = TestServer::start(limits()).await;
     let answer = exchange(&server, "GET /nowhere\nx-request-id: mine-2\r\n").await;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use holdfast_http::body::{BodyError, BodyStream, limited};
+use holdfast_http::client::{ClientBody, ClientLimits, HttpClient};
 use holdfast_http::instrument::Instrumented;
 use holdfast_http::metrics::HttpMetrics;
 use holdfast_http::problem::Problem;
@@ -104,6 +105,14 @@ fn routes(
     note: watch::Sender<Vec<Result<usize, String>>>,
 ) -> impl Filter<Extract = (Response,), Error = Infallible> + Clone + Send + Sync + 'static {
     let hello = warp::path!("hello").map(|| "hello".into_response());
+    let passed_on = warp::path!("passed-on" / String).then(|address: String| async move {
+        let client = HttpClient::new(&Runtime::real(), ClientLimits::default());
+        let request = http::Request::get("/hello").body(ClientBody::empty()).expect("a path");
+        let address = address.parse().expect("an address");
+        let answer = client.send(&address, request, None).await.expect("answered");
+        let id = answer.headers().get("x-request-id").expect("every answer has one");
+        id.to_str().expect("text").to_owned().into_response()
+    });
     let traced = warp::path!("trace")
         .map(|| trace::current_traceparent().unwrap_or_default().into_response());
     let held = warp::path!("held").and_then(move || {
@@ -137,7 +146,17 @@ fn routes(
         let pieces = futures_util::stream::iter([Ok::<_, Infallible>("start")]);
         warp::reply::stream(pieces.chain(futures_util::stream::pending())).into_response()
     });
-    let some = hello.or(traced).unify().or(held).unify().or(body).unify().or(unwanted).unify();
+    let some = hello
+        .or(passed_on)
+        .unify()
+        .or(traced)
+        .unify()
+        .or(held)
+        .unify()
+        .or(body)
+        .unify()
+        .or(unwanted)
+        .unify();
     let others = panics.or(flood).unify().or(broken).unify().or(silent).unify();
     some.or(others)
         .unify()
