@@ -92,7 +92,7 @@ pub enum ObjectError {
     )]
     NoDataServers,
     /// Every disk is full.
-    #[error("no data server has room for this object; delete objects or add a data server")]
+    #[error("too few data servers have room for this object; delete objects or add a data server")]
     NoSpace,
     /// Nothing was stored.
     #[error("the data servers did not take the object; nothing was stored, send it again")]

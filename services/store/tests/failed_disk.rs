@@ -58,7 +58,11 @@ async fn a_data_server_whose_sync_failed_ends_and_comes_back_with_all_that_it_ac
         broker: false,
         broker_runs: false,
         peers: true,
-        env: vec![("REPLICAS", "1".to_owned()), ("RESERVE_BYTES", "0".to_owned())],
+        env: vec![
+            ("REPLICAS", "1".to_owned()),
+            ("SEGMENT_BYTES", "1MiB".to_owned()),
+            ("RESERVE_BYTES", "2MiB".to_owned()),
+        ],
     };
     let mut cluster = ProcessCluster::prepare(options).await;
     let root = mount.path().join("volume").display().to_string();
