@@ -105,8 +105,13 @@ fn choose_join_step(situation: &Situation<'_>) -> Step {
     // All have retired: what they had is given up, and nobody can say that the join
     // counts. It is as at a founding, and others that join must have been heard.
     let is_deserted = may_hold().next().is_none();
-    if is_deserted && unable.is_empty() && !situation.warmed_up {
-        return Step::Wait(Waiting::WarmUp);
+    if is_deserted && unable.is_empty() {
+        if situation.told.len() + 1 < situation.initial_members {
+            return Step::Wait(Waiting::InitialMembers);
+        }
+        if !situation.warmed_up {
+            return Step::Wait(Waiting::WarmUp);
+        }
     }
     let needed = situation.write_quorum.min(may_hold().count()).max(1);
     match informed >= needed || (is_deserted && unable.is_empty()) {
@@ -264,6 +269,8 @@ mod tests {
         assert_eq!(step(&told), Step::Activate);
         let early = Situation { warmed_up: false, ..situation(&deserted, &[], &told) };
         assert_eq!(choose_step(&early), Step::Wait(Waiting::WarmUp));
+        let half = Situation { initial_members: 3, ..situation(&deserted, &[], &told) };
+        assert_eq!(choose_step(&half), Step::Wait(Waiting::InitialMembers));
         let none = BTreeSet::new();
         let full = Situation { unable: &unable, ..situation(&deserted, &[], &none) };
         assert_eq!(choose_step(&full), Step::Tell(vec![id(3)]), "it may not hear of this one");

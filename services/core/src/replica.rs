@@ -186,6 +186,12 @@ impl Promises {
         if let Some(newest) = held.filter(|held| *held >= ballot) {
             return Err(NoPromise::Outranked { newest });
         }
+        // What it may have promised and remembers no more may be written by now, where
+        // whoever asks for less does not see it.
+        let may_have = self.may_have_promised(name).max(self.by_earlier_runs);
+        if let Some(newest) = may_have.filter(|may_have| *may_have > ballot) {
+            return Err(NoPromise::Outranked { newest });
+        }
         if self.given.len() >= MAX_PROMISES && !self.given.contains_key(name) {
             self.expire(now);
             if self.given.len() >= MAX_PROMISES {
@@ -244,12 +250,13 @@ impl Promises {
         }
         // What is settled under a promise of this very name goes on when others end.
         let is_promised = self.given.get(name).is_some_and(|given| given.ballot == version);
+        let forgotten = self.may_have_promised(name).filter(|_| !is_promised);
         let promised = match offered {
             Offered::Settled => None,
             Offered::Written => self.by_earlier_runs,
-            Offered::Found => self.may_have_promised(name).max(self.by_earlier_runs),
+            Offered::Found => forgotten.max(self.by_earlier_runs),
         };
-        match promised.filter(|ballot| !is_promised && *ballot > version) {
+        match promised.filter(|ballot| *ballot > version) {
             Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),
             None => Ok(()),
         }

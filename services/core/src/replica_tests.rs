@@ -75,12 +75,21 @@ fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("the first");
     assert_eq!(check(&promises, 4, Offered::Found, 120), refused, "it has ended and was not swept");
     assert_eq!(check(&promises, 4, Offered::Written, 120), Ok(()));
-    let mut lower = promises.clone();
-    lower.promise(&name("a"), version(3), None, seconds(120)).expect("the other one has ended");
-    assert_eq!(check(&lower, 4, Offered::Found, 300), refused, "a lower one came in its place");
-    assert_eq!(check(&lower, 3, Offered::Found, 300), Ok(()), "it is settled under that promise");
-    assert_eq!(lower.may_have_promised(&name("a")), Some(version(5)));
-    assert_eq!(lower.may_have_promised(&name("b")), None);
+    let outranked = Err(NoPromise::Outranked { newest: version(5) });
+    for mut later in [promises.clone(), run_before.clone()] {
+        let lower = later.promise(&name("a"), version(3), None, seconds(120));
+        assert_eq!(lower, outranked, "what it promised before may be written by now");
+        later.promise(&name("a"), version(6), None, seconds(120)).expect("above all of that");
+        assert_eq!(check(&later, 6, Offered::Found, 300), Ok(()), "settled under that promise");
+    }
+    assert_eq!(promises.may_have_promised(&name("b")), None);
+    // What others promised counts, too, above what was promised here.
+    let mut newcomer = Promises::new(WINDOW, None);
+    newcomer.promise(&name("a"), version(3), None, seconds(0)).expect("the first");
+    newcomer.inherit(version(5));
+    assert_eq!(check(&newcomer, 3, Offered::Written, 1), refused);
+    assert_eq!(check(&newcomer, 3, Offered::Found, 1), refused);
+    assert_eq!(check(&newcomer, 5, Offered::Written, 1), Ok(()));
     promises.expire(seconds(120));
     assert_eq!(promises.count(), 0);
     assert_eq!(check(&promises, 4, Offered::Found, 300), refused, "it was swept");

@@ -61,6 +61,8 @@ struct Heights {
     mark: Option<Version>,
     /// What is durable of promises; never below any that was given.
     promised: Option<Version>,
+    /// The highest promise of this run; before there is one, what is durable.
+    given: Option<Version>,
 }
 
 /// The floor of one volume. Clones share it.
@@ -88,7 +90,7 @@ impl Floor {
         Ok(Self {
             runtime: runtime.clone(),
             root: root.to_owned(),
-            heights: Arc::new(Mutex::new(Heights { floor: mark, mark, promised })),
+            heights: Arc::new(Mutex::new(Heights { floor: mark, mark, promised, given: promised })),
             writing: Arc::default(),
         })
     }
@@ -99,7 +101,15 @@ impl Floor {
         self.heights.lock().unwrap_or_else(PoisonError::into_inner).floor
     }
 
-    /// A version at or above every promise that this run and earlier ones have given.
+    /// At least every version that this run and earlier ones have promised: exact, but
+    /// for what earlier runs did.
+    #[must_use]
+    pub fn given(&self) -> Option<Version> {
+        self.heights.lock().unwrap_or_else(PoisonError::into_inner).given
+    }
+
+    /// The mark of promises: at or above every one that this run and earlier ones have
+    /// given, and ahead of them.
     #[must_use]
     pub fn promised(&self) -> Option<Version> {
         self.heights.lock().unwrap_or_else(PoisonError::into_inner).promised
@@ -161,6 +171,7 @@ fn rise(heights: &Mutex<Heights>, version: Version, is_promise: bool) -> bool {
     let is_marked = mark.is_some_and(|mark| version <= mark);
     if is_marked {
         heights.floor = heights.floor.max(Some(version));
+        heights.given = heights.given.max(is_promise.then_some(version));
     }
     is_marked
 }

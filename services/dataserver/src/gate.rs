@@ -362,7 +362,7 @@ impl Gate {
     /// At least every version that this run and earlier ones have promised.
     #[must_use]
     pub fn promised(&self) -> Option<Version> {
-        self.floor.promised()
+        self.floor.given()
     }
 
     /// Bars what others have promised to take no more before they knew of this

@@ -61,11 +61,11 @@ async fn open_log(
     opening: Arc<Opening>,
 ) -> Result<Arc<dyn Store>, StartError> {
     let (root, options) = (settings.storage_root.clone(), settings.options());
-    if options.reserve_bytes < 2 * u64::from(options.segment_bytes) {
+    if options.reserve_bytes < 4 * u64::from(options.segment_bytes) {
         warn!(
             reserve_bytes = options.reserve_bytes,
             segment_bytes = options.segment_bytes,
-            "RESERVE_BYTES is less than twice SEGMENT_BYTES: when the disk is full, there may be \
+            "RESERVE_BYTES is less than four times SEGMENT_BYTES: when the disk is full, there may be \
              no room to write again what is in use of a segment, and nothing is given back"
         );
     }

@@ -61,7 +61,7 @@ async fn a_data_server_whose_sync_failed_ends_and_comes_back_with_all_that_it_ac
         env: vec![
             ("REPLICAS", "1".to_owned()),
             ("SEGMENT_BYTES", "1MiB".to_owned()),
-            ("RESERVE_BYTES", "2MiB".to_owned()),
+            ("RESERVE_BYTES", "4MiB".to_owned()),
         ],
     };
     let mut cluster = ProcessCluster::prepare(options).await;

@@ -368,37 +368,43 @@ async fn orphans_and_torn_ends_are_no_damage() {
 
 #[tokio::test]
 async fn damage_in_what_was_acknowledged_last_is_no_interrupted_write() {
-    let directory = volume().await;
-    let killed = TempDir::new();
-    let keys: Vec<String> = (0..64).map(|number| format!("last-{number:02}")).collect();
-    {
-        let store = open(directory.path()).await;
-        let puts = keys.iter().map(|key| store.put(name(key), stamp(7), payload(40)));
-        for put in futures_util::future::join_all(puts).await {
-            put.unwrap();
+    // In the head of a record, and in its payload.
+    for at in [8, 80 + 7 + 7 + 100] {
+        let directory = volume().await;
+        let killed = TempDir::new();
+        let keys: Vec<String> = (0..64).map(|number| format!("last-{number:02}")).collect();
+        {
+            let store = open(directory.path()).await;
+            let puts = keys.iter().map(|key| store.put(name(key), stamp(7), payload(400)));
+            for put in futures_util::future::join_all(puts).await {
+                put.unwrap();
+            }
+            // As a process leaves it that is killed.
+            copy_all(directory.path(), killed.path());
+            store.close().await;
         }
-        // As a process leaves it that is killed.
-        copy_all(directory.path(), killed.path());
+        // Near its end, so that nothing that was written later tells that it was synced.
+        let mut places: Vec<_> = keys.iter().map(|key| record_of(killed.path(), key)).collect();
+        places.sort_unstable();
+        let (segment, offset) = places.remove(places.len() - 2);
+        flip(&segment, offset + at);
+        let (report, events) = run(killed.path(), CHECK);
+        let lost = match at {
+            8 => vec![FindingKind::UnreadableRegion, FindingKind::EntryWithoutRecord],
+            _ => vec![FindingKind::DamagedRecord],
+        };
+        assert_eq!(kinds(&report), lost, "{events:#?}");
+        let (_, events) = run(killed.path(), REPAIR);
+        let store = open(killed.path()).await;
+        let mut unreadable = 0;
+        for key in &keys {
+            let known = version(&store, key).await.unwrap();
+            assert_eq!(known, Some((7, Kind::Object)), "{at}: {key} is gone: {events:#?}");
+            unreadable += usize::from(read(&store, key).await.is_err());
+        }
+        assert_eq!(unreadable, 1, "{at}: all but the one that was damaged is there");
         store.close().await;
     }
-    // Near its end, so that nothing that was written later tells that it was synced.
-    let mut places: Vec<_> = keys.iter().map(|key| record_of(killed.path(), key)).collect();
-    places.sort_unstable();
-    let (segment, offset) = places.remove(places.len() - 2);
-    flip(&segment, offset + 8);
-    let (report, events) = run(killed.path(), CHECK);
-    let lost = [FindingKind::UnreadableRegion, FindingKind::EntryWithoutRecord];
-    assert_eq!(kinds(&report), lost, "{events:#?}");
-    let (_, events) = run(killed.path(), REPAIR);
-    let store = open(killed.path()).await;
-    let mut unreadable = 0;
-    for key in &keys {
-        let known = version(&store, key).await.unwrap();
-        assert_eq!(known, Some((7, Kind::Object)), "{key} is gone: {events:#?}");
-        unreadable += usize::from(read(&store, key).await.is_err());
-    }
-    assert_eq!(unreadable, 1, "all but the one that was damaged is there");
-    store.close().await;
 }
 
 #[tokio::test]

@@ -39,6 +39,8 @@ pub(super) struct LocatorTask {
     config: LocatorConfig,
     cluster: Cluster,
     snapshot: watch::Receiver<Arc<Snapshot>>,
+    /// What the batches know.
+    applied: Arc<Snapshot>,
     bus: Arc<dyn Bus>,
     health: watch::Receiver<BusHealth>,
     replies: Option<mpsc::Receiver<Message>>,
@@ -59,6 +61,7 @@ impl LocatorTask {
         let (events, received) = mpsc::channel(4_096);
         Self {
             snapshot: parts.cluster.watch(),
+            applied: parts.cluster.snapshot(),
             health: parts.bus.health(),
             // Answers to an earlier run of this process must not be taken for
             // answers to this one.
@@ -317,7 +320,7 @@ impl LocatorTask {
         }
         let stamp = Stamp { generation: answer.generation, mono_millis: answer.mono_millis };
         // Anybody on the broker may answer; only a member's stamp is of use.
-        if self.snapshot.borrow().view.member(answer.node).is_some() {
+        if self.applied.view.member(answer.node).is_some_and(|member| member.in_roster) {
             self.keep_stamp(answer.node, stamp, answer.floor);
         }
         let Some(batch) = self.batches.get_mut(&id) else {
@@ -334,7 +337,8 @@ impl LocatorTask {
             }
             return;
         }
-        let included = self.snapshot.borrow().includes(answer.roster_digest);
+        // Not by what has become known since: the batches do not know it yet.
+        let included = self.applied.includes(answer.roster_digest);
         if batch.apply_answer(answer, included) {
             self.include(id, answer);
         }
@@ -373,9 +377,9 @@ impl LocatorTask {
     }
 
     fn on_snapshot(&mut self) {
-        let snapshot = self.snapshot.borrow_and_update().clone();
+        self.applied = self.snapshot.borrow_and_update().clone();
         for batch in self.batches.values_mut() {
-            batch.apply_view(&snapshot.view);
+            batch.apply_view(&self.applied.view);
         }
     }
 

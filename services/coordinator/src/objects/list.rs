@@ -127,7 +127,8 @@ impl Objects {
     async fn list_page(&self, query: &ListQuery, until: Duration) -> Result<ListPage, ObjectError> {
         let limit = query.limit.clamp(1, MAX_LIST_ENTRIES);
         let mut page = ListPage::default();
-        let mut after = query.start_after.as_ref().map(|token| query.cursor(token));
+        let began = query.start_after.as_ref().map(|token| query.cursor(token));
+        let mut after = began.clone();
         loop {
             let room = limit.saturating_sub(page.len());
             let proven = self.list_round(query, after, room).await?;
@@ -135,8 +136,10 @@ impl Objects {
             let settled = self.settle_listed(cut.to_settle(query)).await?;
             let Some(resume) = cut.add_to(&mut page, query, &settled) else { return Ok(page) };
             let is_enough = page.len() >= limit || self.runtime.now() >= until;
-            // Whoever comes back with the same token would never get on.
-            if is_enough && resume.token.is_some() && resume.token > query.start_after {
+            // Whoever comes back with a token that leads to where this began would never
+            // get on.
+            let leads_on = |token: &Key| Some(query.cursor(token)) > began;
+            if is_enough && resume.token.as_ref().is_some_and(leads_on) {
                 return Ok(ListPage { next: resume.token, ..page });
             }
             after = Some(resume.after);

@@ -25,7 +25,7 @@ pub(super) static TABLE: [Variable; 5] = [
     Variable::new("STORAGE_ROOT", NO_DEFAULT, "the directory that holds the volume"),
     Variable::new("RESERVE_BYTES", "512MiB", "room that payloads leave free on the disk"),
     Variable::new("INLINE_LIMIT_BYTES", "128KiB", "payloads up to this length lie in the log"),
-    Variable::new("SEGMENT_BYTES", "256MiB", "length of a file of the log"),
+    Variable::new("SEGMENT_BYTES", "128MiB", "length of a file of the log"),
     Variable::new("COMPACTION_RATE_BYTES", "32MiB", "what compaction reads a second at ease"),
 ];
 
@@ -40,7 +40,7 @@ pub struct VolumeSettings {
     pub reserve_bytes: u64,
     /// `INLINE_LIMIT_BYTES` (128KiB): payloads up to this length lie in the log.
     pub inline_limit_bytes: u32,
-    /// `SEGMENT_BYTES` (256MiB): length of a segment of the log.
+    /// `SEGMENT_BYTES` (128MiB): length of a segment of the log.
     pub segment_bytes: u32,
     /// `COMPACTION_RATE_BYTES` (32MiB): how much compaction reads a second while
     /// there is little to gain.
@@ -79,7 +79,7 @@ impl VolumeSettings {
             |text| bytes_within(text, 0, MAX_INLINE_LIMIT_BYTES.into(), "0 to 16MiB"),
         );
         let segment_bytes =
-            reader.read("SEGMENT_BYTES", raw.segment_bytes.as_deref(), 256 * MIB, |text| {
+            reader.read("SEGMENT_BYTES", raw.segment_bytes.as_deref(), 128 * MIB, |text| {
                 bytes_within(text, MIB, 2 * GIB, "1MiB to 2GiB")
             });
         reader.require(

@@ -15,7 +15,7 @@ use crate::load::Target;
 const BATCH_RECORDS: usize = 1024;
 const BATCH_BYTES: usize = 8 * 1024 * 1024;
 const QUEUE_RECORDS: usize = 1024;
-const SEGMENT_BYTES: usize = 256 * 1024 * 1024;
+const SEGMENT_BYTES: usize = 128 * 1024 * 1024;
 
 type Record = (Bytes, oneshot::Sender<()>);
 

@@ -27,8 +27,8 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 const SOUND_AFTER: Duration = Duration::from_secs(60);
 
 /// Part of the reserve, as its divisor, that must be free. Tombstones leave half
-/// of it: a disk that is filled by this very volume has that much.
-const ROOM_DIVISOR: u64 = 4;
+/// of it, and compaction this much: a disk that is filled by this very volume has it.
+pub(super) const ROOM_DIVISOR: u64 = 4;
 
 /// Names whose newest version is durable and not in the index.
 #[derive(Debug, Default)]

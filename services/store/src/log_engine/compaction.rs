@@ -25,7 +25,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::payloads::{Removal, Swept, remove_files, sweep};
-use super::index::{FileId, Index, Place};
+use super::index::{FileId, Index, Place, SegmentUsage};
 use super::pressure::{DiskRoom, rate};
 use super::queue::{Job, Moving};
 use super::record::{RecordKind, decode_segment};
@@ -214,6 +214,10 @@ impl Compaction {
         // The last batch of the segment may be on its way still: when this is
         // answered, it can be read, and the index knows it.
         self.ask(|answer| Job::Move { records: Vec::new(), answer }).await?;
+        if self.is_given_up(victim).await? {
+            // A stop, or an error, kept it: what was needed of it was copied before.
+            return self.remove(victim).await;
+        }
         if self.stuck.0.contains_key(&victim) {
             // What was in the way may still be, and its forgets would be copied each
             // time: first it is only looked at.
@@ -236,6 +240,18 @@ impl Compaction {
             return Ok(());
         }
         self.remove(victim).await
+    }
+
+    /// Whether nothing of a segment is in use, its forgets included.
+    async fn is_given_up(&self, victim: u64) -> Result<bool, StoreError> {
+        self.blocking(move |shared| {
+            let segments = shared.with_index((), |index, ()| index.segments());
+            let segments = shared.checked(segments.map_err(|(error, ())| error)?)?;
+            let is_unused =
+                |usage: &SegmentUsage| usage.live_bytes == 0 && usage.forget_bytes.is_empty();
+            Ok(segments.get(&victim).is_some_and(is_unused))
+        })
+        .await
     }
 
     /// Reads a segment, and writes what is in use again if `moves`. Payload files

@@ -15,7 +15,7 @@ const DEFAULT_RESERVE_BYTES: u64 = 512 * 1024 * 1024;
 const DEFAULT_INLINE_LIMIT_BYTES: u32 = 128 * 1024;
 
 /// Length of a segment, unless set.
-const DEFAULT_SEGMENT_BYTES: u32 = 256 * 1024 * 1024;
+const DEFAULT_SEGMENT_BYTES: u32 = 128 * 1024 * 1024;
 
 /// Rate of compaction while there is little to gain, unless set.
 const DEFAULT_COMPACTION_RATE_BYTES: u64 = 32 * 1024 * 1024;
@@ -24,13 +24,13 @@ const DEFAULT_COMPACTION_RATE_BYTES: u64 = 32 * 1024 * 1024;
 #[derive(Debug, Clone)]
 pub struct LogStoreOptions {
     /// Free bytes that payloads do not use: room for tombstones on a disk that
-    /// is full, and for the index, so that it does not meet a full disk. 256 MiB
+    /// is full, and for the index, so that it does not meet a full disk. 512 MiB
     /// unless set.
     pub reserve_bytes: u64,
     /// Payloads up to this length lie in the log, longer ones in files of their
     /// own. 128 KiB unless set, at most 16 MiB.
     pub inline_limit_bytes: u32,
-    /// A new segment is begun when the last one has this length. 256 MiB unless
+    /// A new segment is begun when the last one has this length. 128 MiB unless
     /// set.
     pub segment_bytes: u32,
     /// Bytes a second that compaction reads, at most, as long as garbage is

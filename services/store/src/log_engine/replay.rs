@@ -244,7 +244,11 @@ impl Replay<'_> {
                     let live_bytes = draft.usage(ledger, gone).map_or(0, |usage| usage.live_bytes);
                     if live_bytes == 0 {
                         replayed.removed.insert(gone);
-                        draft.drop_segment(gone);
+                        // As long as its file is there, the index must know of it.
+                        match self.segments.contains_key(&gone) {
+                            true => draft.drop_forgets(ledger, gone),
+                            false => draft.drop_segment(gone),
+                        }
                     } else {
                         // It was given up because it was missing, and was put back.
                         tracing::warn!(

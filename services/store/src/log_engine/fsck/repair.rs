@@ -167,6 +167,12 @@ impl Mends<'_> {
             let number = number.to_le_bytes();
             appender.append(&Draft::of_log(RecordKind::Removed, &number), None)?;
         }
+        if opened.is_some() {
+            // All that the index covers was synced, also what nothing that was written
+            // later tells of: the index that is built anew must not take damage at the
+            // end of the log for an interrupted write.
+            appender.append(&Draft::of_log(RecordKind::Seal, &[]), None)?;
+        }
         appender.finish()
     }
 

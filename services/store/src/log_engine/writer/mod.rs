@@ -33,9 +33,9 @@ use super::shared::{Shared, Survey};
 use super::sync::Written as Synced;
 use crate::StoreError;
 
-/// Part of the reserve, as its divisor, that compaction leaves free: without any, the
-/// index could not take what was moved, and nothing would be given back any more.
-const MOVES_DIVISOR: u64 = 16;
+/// Part of the reserve, as its divisor, that compaction leaves free: with less, an index
+/// that met a full disk would not be opened again, and nothing would be given back.
+const MOVES_DIVISOR: u64 = super::backlog::ROOM_DIVISOR;
 
 /// About how much the index writes when a record is moved.
 const INDEX_RECORD_BYTES: u64 = 256;
