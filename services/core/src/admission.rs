@@ -106,7 +106,8 @@ fn choose_join_step(situation: &Situation<'_>) -> Step {
     // counts. It is as at a founding, and others that join must have been heard.
     let is_deserted = may_hold().next().is_none();
     if is_deserted && unable.is_empty() {
-        if situation.told.len() + 1 < situation.initial_members {
+        let knowing = others().filter(|member| situation.told.contains(&member.id)).count();
+        if knowing + 1 < situation.initial_members {
             return Step::Wait(Waiting::InitialMembers);
         }
         if !situation.warmed_up {
@@ -269,6 +270,8 @@ mod tests {
         assert_eq!(step(&told), Step::Activate);
         let early = Situation { warmed_up: false, ..situation(&deserted, &[], &told) };
         assert_eq!(choose_step(&early), Step::Wait(Waiting::WarmUp));
+        // Those that have retired since they were told do not count.
+        let told = BTreeSet::from([id(3), id(8), id(9)]);
         let half = Situation { initial_members: 3, ..situation(&deserted, &[], &told) };
         assert_eq!(choose_step(&half), Step::Wait(Waiting::InitialMembers));
         let none = BTreeSet::new();

@@ -33,9 +33,14 @@ use super::shared::{Shared, Survey};
 use super::sync::Written as Synced;
 use crate::StoreError;
 
-/// Part of the reserve, as its divisor, that compaction leaves free: with less, an index
-/// that met a full disk would not be opened again, and nothing would be given back.
-const MOVES_DIVISOR: u64 = super::backlog::ROOM_DIVISOR;
+/// Part of the reserve, as its divisor, that is to be free when a segment was written
+/// again: with less, an index that met a full disk would not be opened again, and nothing
+/// would be given back.
+const BEGIN_DIVISOR: u64 = super::backlog::ROOM_DIVISOR;
+
+/// The same for one that was begun with: what was written of it would lie there for
+/// nothing if it were not brought to its end.
+const MOVES_DIVISOR: u64 = 16;
 
 /// About how much the index writes when a record is moved.
 const INDEX_RECORD_BYTES: u64 = 256;
@@ -263,7 +268,7 @@ impl Writer {
         };
         let above_bytes = free_bytes.saturating_sub(reserve_bytes);
         let room = room.unwrap_or_else(|| DiskRoom::of(above_bytes, &self.ledger, segment_bytes));
-        let most_bytes = free_bytes.saturating_sub(reserve_bytes / MOVES_DIVISOR);
+        let most_bytes = free_bytes.saturating_sub(reserve_bytes / BEGIN_DIVISOR);
         let most_bytes = self.without_index(most_bytes);
         let wanted = Wanted { active, stuck, segment_bytes, room, most_bytes };
         choose_victim(&self.ledger, wanted)
