@@ -236,8 +236,10 @@ impl Filesystem for Daemon {
         reply.ok();
     }
 
+    /// Not implemented, so that the kernel asks for none any more: a process that ends
+    /// flushes its files after this has ended, and would wait for an answer for ever.
     fn flush(&self, _: &Request, _: INodeNo, _: FileHandle, _: LockOwner, reply: ReplyEmpty) {
-        reply.ok();
+        reply.error(fuser::Errno::ENOSYS);
     }
 
     fn read(
