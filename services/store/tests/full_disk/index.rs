@@ -83,9 +83,10 @@ async fn the_index_meets_a_full_disk(place: &'static str, ends: Ending) {
             mount.disk().heal();
             // As much as a volume leaves that has filled the disk by itself.
             let used = mount.disk().core().used_bytes();
-            mount.disk().set_capacity(used + RESERVE_BYTES * 3 / 4);
+            mount.disk().set_capacity(used + RESERVE_BYTES * 5 / 8);
             let takes_deletes = async {
-                while delete(&store, 2, 3).await.is_err() {
+                while let Err(error) = delete(&store, 2, 3).await {
+                    assert_eq!(store.poisoned(), None, "{place}: {error}");
                     Runtime::real().sleep(Duration::from_millis(50)).await;
                 }
             };
