@@ -209,7 +209,9 @@ fn has_many_forgets(ledger: &Ledger, segment_bytes: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Pressure, Written};
+    use std::collections::BTreeSet;
+
+    use super::{DiskRoom, Pressure, Wanted, Written, choose_victim};
     use crate::log_engine::index::{Checkpoint, SegmentUsage};
     use crate::log_engine::ledger::Ledger;
 
@@ -231,6 +233,23 @@ mod tests {
         pressure.set_stuck_bytes(stuck);
         pressure.on_batch(&ledger, Written::default());
         pressure.thousandths()
+    }
+
+    #[test]
+    fn a_segment_that_does_not_fit_while_it_is_written_again_is_left_alone() {
+        let usage =
+            |live_bytes| SegmentUsage { total_bytes: MIB, live_bytes, ..Default::default() };
+        let segments = [(1, usage(MIB / 4)), (2, usage(MIB / 8)), (3, usage(MIB / 2))].into();
+        let ledger = Ledger::new(Checkpoint::default(), segments);
+        let stuck = [3].into();
+        let chosen = |stuck: &BTreeSet<u64>, most_bytes| {
+            let (segment_bytes, room) = (MIB, DiskRoom::Scarce);
+            choose_victim(&ledger, Wanted { active: None, stuck, segment_bytes, room, most_bytes })
+        };
+        assert_eq!(chosen(&stuck, MIB), Some(2), "the one with the least in use");
+        assert_eq!(chosen(&stuck, MIB / 8), Some(2), "there is just enough room");
+        assert_eq!(chosen(&stuck, MIB / 8 - 1), None);
+        assert_eq!(chosen(&[2].into(), MIB / 8), None, "the others are larger");
     }
 
     #[test]
