@@ -11,11 +11,12 @@ use std::io::{BufRead, BufReader};
 use std::ops::{Bound, ControlFlow};
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use common::TempDir;
 use common::index::{Numbers, State, batch, batches, entry, name, read, state_after};
 use holdfast_core::object::{Kind, Metadata};
-use holdfast_runtime::Runtime;
+use holdfast_runtime::{OpenMode, Runtime};
 use holdfast_store::log_engine::index::{
     Checkpoint, Content, FileId, FileState, FjallIndexEngine, INDEX_VERSION, Index, IndexBatch,
     IndexEngine, IndexError, MemoryIndexEngine, SegmentUsage,
@@ -310,6 +311,41 @@ fn an_index_that_is_in_use_is_not_opened_again() {
     let refused = fjall().open(directory.path()).unwrap_err();
     assert!(matches!(refused, IndexError::Failed { .. }), "{refused}");
     index.apply(&batch(1)).unwrap();
+}
+
+/// What a process left that was killed while it looked for room.
+#[test]
+fn the_file_that_tries_the_room_is_removed() {
+    let directory = TempDir::new();
+    let path = directory.join("index");
+    fjall().open(&path).unwrap().apply(&batch(1)).unwrap();
+    let probe = path.join("keyspaces/probe");
+    std::fs::write(&probe, "left").unwrap();
+    fjall().try_room(&path).unwrap();
+    assert!(!probe.exists());
+    std::fs::write(&probe, "left").unwrap();
+    let index = fjall().open(&path).unwrap();
+    assert_eq!(read(&*index).unwrap(), state_after(&[batch(1)]));
+    assert!(!probe.exists());
+}
+
+/// A thread of fjall may close it a moment after the index was closed, and write
+/// what is left in its buffer only then.
+#[test]
+fn an_index_is_not_opened_before_its_journal_was_closed() {
+    let directory = TempDir::new();
+    let path = directory.join("index");
+    fjall().open(&path).unwrap().apply(&batch(1)).unwrap();
+    let late = Runtime::real().files().open(&path.join("0.jnl"), OpenMode::Read).unwrap();
+    std::thread::scope(|scope| {
+        let (opened, is_opened) = std::sync::mpsc::channel();
+        let path = &path;
+        scope.spawn(move || opened.send(fjall().open(path).map(drop)).unwrap());
+        let early = is_opened.recv_timeout(Duration::from_millis(300));
+        assert!(early.is_err(), "{early:?}");
+        drop(late);
+        is_opened.recv_timeout(Duration::from_secs(20)).unwrap().unwrap();
+    });
 }
 
 #[test]

@@ -98,7 +98,8 @@ impl Backlog {
         let is_sound = last.is_none_or(|last| now.saturating_sub(last) >= SOUND_AFTER);
         match error {
             StoreError::Index { source: IndexError::NoSpace } => {}
-            StoreError::Index { source: IndexError::Failed { .. } } if is_sound => {}
+            StoreError::Index { source: IndexError::Failed { .. } }
+                if is_sound || is_out_of_room(shared) => {}
             error => return Err(error),
         }
         let indexed = shared.with_index((), |index, ()| index.checkpoint());
@@ -130,7 +131,7 @@ impl Backlog {
         self.next_try = shared.disk.runtime().now().saturating_add(RETRY_INTERVAL);
         let needed_bytes = shared.options.reserve_bytes / ROOM_DIVISOR;
         let has_room = |space: Space| space.free_bytes > needed_bytes;
-        if !shared.disk.space().is_ok_and(has_room) {
+        if !shared.disk.space().is_ok_and(has_room) || is_out_of_room(shared) {
             return Ok(Attempt::Waits);
         }
         match self.write(shared) {
@@ -172,6 +173,11 @@ impl Backlog {
         let reason = "it is older than it was before it was opened again".to_owned();
         Err(IndexError::Damaged { reason }.into())
     }
+}
+
+/// What else goes wrong shows when the index is opened.
+fn is_out_of_room(shared: &Shared) -> bool {
+    matches!(shared.try_index_room(), Err(IndexError::NoSpace))
 }
 
 #[cfg(test)]

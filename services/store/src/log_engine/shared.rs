@@ -224,6 +224,15 @@ impl Shared {
         Ok(index.checkpoint()?)
     }
 
+    /// Whether the disk takes what the engine of the index writes at once. Blocks.
+    ///
+    /// # Errors
+    /// As [`super::index::IndexEngine::try_room`].
+    pub(super) fn try_index_room(&self) -> Result<(), IndexError> {
+        let engine = index_engine(&self.disk, &self.options);
+        engine.try_room(&self.disk.path(INDEX_DIRECTORY))
+    }
+
     /// Takes note of an index that is damaged.
     pub(super) fn checked<T>(&self, result: Result<T, IndexError>) -> Result<T, StoreError> {
         result.map_err(|error| {

@@ -167,6 +167,49 @@ async fn an_index_without_room_refuses_writes_until_there_is_some() {
     }
 }
 
+/// A quota, of which the free space of the disk tells nothing, met by the worker
+/// that writes the tables, which does not say why it failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_index_without_room_that_nothing_tells_of_is_waited_for() {
+    const LENGTH: u64 = 16 * KIB;
+    let Some(mount) = mount(256 * MIB) else { return };
+    let store = open_with_small_tables(mount.path()).await;
+    let full = Fault::next(Call::Write).lasting().errno(Errno::DQUOT);
+    mount.disk().fail(full.on(Matching::below("/volume/index/keyspaces")));
+    let clock = Runtime::real();
+    let (mut known, mut unclear) = (Known::new(), Vec::new());
+    let mut refused_since = None;
+    // It is opened again after a second at the latest.
+    for number in 0.. {
+        match put(&store, number, 1, LENGTH).await {
+            Ok(()) => drop(known.insert(number, Some(1))),
+            Err(StoreError::NoSpace { .. }) => clock.sleep(Duration::from_millis(20)).await,
+            Err(StoreError::Index { .. }) => unclear.push(number),
+            Err(error) => panic!("{error}"),
+        }
+        if !unclear.is_empty() {
+            let since = *refused_since.get_or_insert_with(|| clock.now());
+            if clock.now() > since + Duration::from_millis(3_500) {
+                break;
+            }
+        }
+    }
+    assert_eq!(store.poisoned(), None);
+    assert!(unclear.len() <= 2, "it was taken for one with room: {unclear:?}");
+    mount.disk().heal();
+    let takes_writes = async {
+        while put(&store, 1_000_000, 1, LENGTH).await.is_err() {
+            clock.sleep(Duration::from_millis(50)).await;
+        }
+    };
+    patiently("a put with room", takes_writes).await;
+    known.insert(1_000_000, Some(1));
+    known.extend(unclear.iter().map(|number| (*number, Some(1))));
+    check(&store, &known, LENGTH).await;
+    store.close().await;
+    check(&open_with_small_tables(mount.path()).await, &known, LENGTH).await;
+}
+
 /// Opens no index while it is shut, as on a disk without inodes.
 #[derive(Debug)]
 struct ShutIndex {

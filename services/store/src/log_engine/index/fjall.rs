@@ -13,6 +13,8 @@ mod build;
 mod check;
 mod failure;
 mod journal;
+mod release;
+mod room;
 mod run;
 mod seen;
 mod tables;
@@ -114,6 +116,7 @@ impl FjallIndexEngine {
     fn open_index(&self, directory: &Path) -> Result<FjallIndex, IndexError> {
         let files = self.runtime.files();
         files.create_directories(directory).map_err(|error| io_error(&error))?;
+        release::wait(&*files, directory)?;
         let found = check::check(&*files, directory)?;
         let (database, keyspace) = guarded(|| self.database(directory))?;
         let index = FjallIndex {
@@ -139,6 +142,10 @@ impl IndexEngine for FjallIndexEngine {
     fn build(&self, directory: &Path) -> Result<Box<dyn IndexBuilder>, IndexError> {
         let index = self.open_index(directory)?;
         Ok(Box::new(Builder::new(self.runtime.clone(), index)))
+    }
+
+    fn try_room(&self, directory: &Path) -> Result<(), IndexError> {
+        room::try_out(&self.runtime, directory, self.memtable_bytes)
     }
 
     fn remove(&self, directory: &Path) -> Result<(), IndexError> {

@@ -404,6 +404,18 @@ pub trait IndexEngine: Send + Sync + fmt::Debug {
         Ok(Box::new(self.open(directory)?))
     }
 
+    /// Finds out whether the disk takes what the engine writes at once, by
+    /// writing as much: an engine that writes on threads of its own may not say
+    /// why it failed, and of a quota the free space of a disk tells nothing. The
+    /// index may be open.
+    ///
+    /// # Errors
+    /// [`IndexError::NoSpace`], and whatever else writing came to.
+    fn try_room(&self, directory: &Path) -> Result<(), IndexError> {
+        let _ = directory;
+        Ok(())
+    }
+
     /// Removes whatever is in the directory, so that [`Self::open`] makes an
     /// empty index. Nobody has it open.
     ///

@@ -33,6 +33,8 @@ const VERSION_FILE: &str = "version";
 const LOCK_FILE: &str = "lock";
 /// Directory of the trees, one for each keyspace.
 pub(super) const KEYSPACES: &str = "keyspaces";
+/// What [`super::room`] writes and removes, among the trees.
+pub(super) const PROBE_FILE: &str = "probe";
 
 /// What is in a directory.
 #[derive(Debug, PartialEq, Eq)]
@@ -63,7 +65,13 @@ pub(super) fn check(files: &dyn FileSystem, directory: &Path) -> Result<Found, I
     let lock = files.try_lock(&directory.join(LOCK_FILE)).map_err(|error| io_error(&error))?;
     let _lock = lock.ok_or_else(|| IndexError::Failed { reason: "it is in use".into() })?;
     let newest_in_journal = journal::check(files, &names)?;
-    for tree in names_in(files, &directory.join(KEYSPACES))? {
+    let trees = names_in(files, &directory.join(KEYSPACES))?;
+    let (probes, trees): (Vec<_>, Vec<_>) =
+        trees.into_iter().partition(|path| has_name(path, PROBE_FILE));
+    for probe in probes {
+        files.remove_file(&probe).map_err(|error| io_error(&error))?;
+    }
+    for tree in trees {
         number_of(&tree, "").ok_or_else(|| strange(&tree))?;
         tables::check(files, &tree)?;
     }

@@ -24,7 +24,7 @@ use super::super::entry::{BatchStamp, CHECKPOINT_KEY, decode_stamp};
 use super::check::{number_of, strange};
 use super::failure::{damaged, io_error};
 
-const SUFFIX: &str = ".jnl";
+pub(super) const SUFFIX: &str = ".jnl";
 const READ_BYTES: usize = 256 * 1024;
 
 /// Between the stamp of a batch and its commit, fjall's workers take a few
