@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use holdfast_runtime::{File, OpenMode};
 
@@ -114,6 +115,11 @@ pub(super) fn index_engine(disk: &Disk, options: &LogStoreOptions) -> Arc<dyn In
     options.index.clone().unwrap_or_else(fjall)
 }
 
+/// How long to wait each time before an index that failed is opened once more; after
+/// that it is built anew.
+const OPEN_INDEX_AGAIN: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_millis(500), Duration::from_millis(2_000)];
+
 /// Brings index and log together. Blocks; the volume is locked.
 pub(super) fn recover(
     disk: &Disk,
@@ -123,16 +129,7 @@ pub(super) fn recover(
     let engine = index_engine(disk, options);
     let mut segments = list_segments(disk)?;
     let mut report = OpenReport::default();
-    let opened = match open_index(disk, &*engine, &segments) {
-        // That says nothing of the index, which may know what the log does not tell
-        // any more: it is not given up for what may pass.
-        Err(error @ IndexError::Failed { .. }) => {
-            tracing::warn!(%error, "the index could not be opened; it is tried once more");
-            open_index(disk, &*engine, &segments)
-        }
-        opened => opened,
-    };
-    let usable = match opened {
+    let usable = match open_index_patiently(disk, &*engine, &segments) {
         Ok(usable) => usable,
         // It may be sound, and to build another one needs room, too.
         Err(error @ IndexError::NoSpace) => return Err(error.into()),
@@ -216,6 +213,27 @@ fn rebuild(
     let mut replay = Replay { disk, index: &mut *index, segments, missing, mends: false, progress };
     let replayed = replay.run(&mut ledger)?;
     Ok((index.finish()?, ledger, replayed))
+}
+
+/// As [`open_index`]. That it failed says nothing of the index, which may know what the
+/// log does not tell any more: it is not given up for what may pass, as when the
+/// process has no memory or descriptor left.
+fn open_index_patiently(
+    disk: &Disk,
+    engine: &dyn IndexEngine,
+    segments: &BTreeMap<u64, SegmentId>,
+) -> Result<Usable, IndexError> {
+    for pause in OPEN_INDEX_AGAIN {
+        match open_index(disk, engine, segments) {
+            Err(error @ IndexError::Failed { .. }) => {
+                tracing::warn!(%error, "the index could not be opened; it is tried once more");
+                // What may pass does so in real time.
+                std::thread::park_timeout(pause);
+            }
+            opened => return opened,
+        }
+    }
+    open_index(disk, engine, segments)
 }
 
 /// Opens the index, if there is one that goes with the log. Blocks.

@@ -26,6 +26,8 @@ pub enum Fault {
     SyncData,
     SyncDirectory,
     Rename,
+    /// Files are not removed.
+    Remove,
     /// Writes say that the disk is full.
     WriteFull,
     /// Reads say that the disk is broken.
@@ -272,6 +274,7 @@ impl FileSystem for FaultyFiles {
     }
 
     fn remove_file(&self, path: &Path) -> io::Result<()> {
+        self.shared.check(Fault::Remove, io::ErrorKind::PermissionDenied)?;
         self.real.remove_file(path)?;
         self.shared.done(Step::Remove(path.to_owned()));
         Ok(())
