@@ -329,6 +329,48 @@ fn the_file_that_tries_the_room_is_removed() {
     assert!(!probe.exists());
 }
 
+/// fjall keeps tables that were merged into others while nothing more is written.
+#[test]
+fn what_was_replaced_is_removed_unless_somebody_reads() {
+    let directory = TempDir::new();
+    let mut all = batches(3, 2_000);
+    let engine = fjall().with_memtable_bytes(16 * 1024);
+    let index = engine.open(directory.path()).unwrap();
+    let versions = || {
+        let files = std::fs::read_dir(directory.join("keyspaces/1")).unwrap();
+        let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with('v')).count()
+    };
+    let mut applied = 0;
+    while applied < 200 || versions() < 2 {
+        index.apply(all.get(applied).expect("there is nothing to remove")).unwrap();
+        applied += 1;
+    }
+    all.truncate(applied);
+    let mut visited = 0;
+    index
+        .scan(Bound::Unbounded, &mut |_, _| {
+            if visited == 0 {
+                let before = versions();
+                index.tidy().unwrap();
+                assert_eq!(versions() > 1, before > 1);
+            }
+            visited += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(visited > 0);
+    let patience = Runtime::real().now() + Duration::from_secs(20);
+    while versions() > 1 && Runtime::real().now() < patience {
+        // The worker may write one more table meanwhile.
+        index.tidy().unwrap();
+    }
+    assert_eq!(versions(), 1);
+    assert_eq!(read(&*index).unwrap(), state_after(&all));
+    drop(index);
+    assert_eq!(read(&*engine.open(directory.path()).unwrap()).unwrap(), state_after(&all));
+}
+
 /// A thread of fjall may close it a moment after the index was closed, and write
 /// what is left in its buffer only then.
 #[test]

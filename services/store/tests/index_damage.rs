@@ -214,6 +214,36 @@ fn split_journal(directory: &Path) {
     fs::write(directory.join("1.jnl"), &journal[middle..]).unwrap();
 }
 
+/// As on a disk that became full in the middle of a batch, when fjall begins the
+/// next journal all the same.
+#[test]
+fn a_journal_that_is_torn_is_cut_if_what_follows_it_is_empty() {
+    let original = TempDir::new();
+    let all = batches(8, 12);
+    let engine = FjallIndexEngine::new(Runtime::real());
+    let index = engine.open(original.path()).unwrap();
+    all.iter().for_each(|batch| index.apply(batch).unwrap());
+    drop(index);
+    drop(engine.open(original.path()).unwrap());
+    let journal = fs::read(original.join("0.jnl")).unwrap();
+    let (start, length) = last_batch(&journal);
+    let followers: [&[u8]; 3] = [&[], &[0; 4096], &[0; 1 << 20]];
+    let mut numbers = Numbers(7);
+    for follower in followers.iter().cycle().take(30) {
+        let cut = start + 1 + usize::try_from(numbers.below(length as u64 - 1)).unwrap();
+        let copy = TempDir::new();
+        copy_all(original.path(), copy.path());
+        fs::write(copy.join("0.jnl"), &journal[..cut]).unwrap();
+        fs::write(copy.join("1.jnl"), follower).unwrap();
+        // It goes on as one that was never torn.
+        for _ in 0..2 {
+            let index = engine.open(copy.path()).unwrap();
+            index.apply(all.last().unwrap()).unwrap();
+            assert_eq!(read(&*index).unwrap(), state_after(&all), "cut at {cut}");
+        }
+    }
+}
+
 #[test]
 fn a_journal_that_others_follow_must_be_whole() {
     let original = TempDir::new();

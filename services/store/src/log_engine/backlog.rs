@@ -19,12 +19,22 @@ use super::pressure::Written;
 use super::shared::Shared;
 use crate::StoreError;
 
-/// How long to wait before the index is opened once more.
+/// How long to wait before the next attempt.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// How long to wait before an index that failed is opened once more though there is
+/// no room: at first, twice as long each time, and at most. Whoever reads waits while
+/// it is opened.
+const FIRST_REOPEN_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_REOPEN_PAUSE: Duration = Duration::from_secs(32);
 
 /// An index that fails again so soon after it was opened again, and not for want
 /// of room, is not opened once more.
 const SOUND_AFTER: Duration = Duration::from_secs(60);
+
+/// How long it may go on that the index cannot be opened, for a reason that says
+/// nothing about what is in it: no memory, no descriptor.
+const MOST_UNOPENED: Duration = Duration::from_secs(60);
 
 /// Part of the reserve, as its divisor, that must be free. Tombstones leave half
 /// of it, and compaction this much: a disk that is filled by this very volume has it.
@@ -68,8 +78,19 @@ pub(super) struct Backlog {
     /// The newest batch that is in the index.
     indexed: Option<Checkpoint>,
     waiting: Vec<(IndexBatch, Written)>,
+    /// Whether the index was opened again since it was last written to. Its engine
+    /// takes nothing more once a write has failed.
+    is_reopened: bool,
+    /// Whether there is an index that can be read.
+    is_open: bool,
+    /// Since when it cannot be opened, on the clock of the runtime.
+    unopened_since: Option<Duration>,
     /// When to try again, on the clock of the runtime.
     next_try: Duration,
+    /// When to open an index that failed though there is no room, and how long to
+    /// wait after that.
+    next_reopen: Duration,
+    reopen_pause: Duration,
 }
 
 /// How an attempt to catch up ended.
@@ -82,8 +103,8 @@ pub(super) enum Attempt {
 }
 
 impl Backlog {
-    /// Begins one with the batch that the index refused with `error`. What an
-    /// index that is damaged holds cannot be built upon, and one that fails again
+    /// Begins one, without a batch yet, since the index takes none for `error`. What
+    /// an index that is damaged holds cannot be built upon, and one that fails again
     /// and again is given up; `last` is when the one before caught up.
     ///
     /// # Errors
@@ -91,7 +112,6 @@ impl Backlog {
     pub(super) fn begin(
         shared: &Shared,
         error: StoreError,
-        refused: (IndexBatch, Written),
         last: Option<Duration>,
     ) -> Result<Self, StoreError> {
         let now = shared.disk.runtime().now();
@@ -99,15 +119,26 @@ impl Backlog {
         match error {
             StoreError::Index { source: IndexError::NoSpace } => {}
             StoreError::Index { source: IndexError::Failed { .. } }
-                if is_sound || is_out_of_room(shared) => {}
+                if is_sound || !has_room(shared) => {}
             error => return Err(error),
         }
         let indexed = shared.with_index((), |index, ()| index.checkpoint());
         let indexed = indexed.map_err(|(error, ())| error)??;
         tracing::warn!(%error, "the index cannot be written; writes are refused until it can");
-        let mut backlog = Self { indexed, waiting: Vec::new(), next_try: now };
-        backlog.push(shared, refused);
-        Ok(backlog)
+        Ok(Self::new(indexed, now))
+    }
+
+    fn new(indexed: Option<Checkpoint>, now: Duration) -> Self {
+        Self {
+            indexed,
+            waiting: Vec::new(),
+            is_reopened: false,
+            is_open: true,
+            unopened_since: None,
+            next_try: now,
+            next_reopen: now,
+            reopen_pause: FIRST_REOPEN_PAUSE,
+        }
     }
 
     /// One more batch that is durable.
@@ -122,16 +153,24 @@ impl Backlog {
         shared.disk.runtime().now() >= self.next_try
     }
 
-    /// Opens the index again, if there is room, and brings it up to date. Blocks.
+    /// Opens the index again and, if there is room, brings it up to date. Blocks.
     ///
     /// # Errors
     /// [`StoreError`] when waiting is of no use: the index is damaged, or fails
     /// though there is room.
     pub(super) fn catch_up(&mut self, shared: &Shared) -> Result<Attempt, StoreError> {
-        self.next_try = shared.disk.runtime().now().saturating_add(RETRY_INTERVAL);
-        let needed_bytes = shared.options.reserve_bytes / ROOM_DIVISOR;
-        let has_room = |space: Space| space.free_bytes > needed_bytes;
-        if !shared.disk.space().is_ok_and(has_room) || is_out_of_room(shared) {
+        let now = shared.disk.runtime().now();
+        self.next_try = now.saturating_add(RETRY_INTERVAL);
+        self.is_reopened &= shared.takes_batches().is_ok();
+        // What is left of tables that could not be finished is removed by opening,
+        // and may be all that the disk lacks. So this does not wait for room.
+        let is_due = now >= self.next_reopen || !self.is_open || has_room(shared);
+        if !self.is_reopened && is_due {
+            self.next_reopen = now.saturating_add(self.reopen_pause);
+            self.reopen_pause = self.reopen_pause.saturating_mul(2).min(LONGEST_REOPEN_PAUSE);
+            self.reopen(shared, now)?;
+        }
+        if !self.is_reopened || !has_room(shared) {
             return Ok(Attempt::Waits);
         }
         match self.write(shared) {
@@ -146,10 +185,33 @@ impl Backlog {
         }
     }
 
+    fn reopen(&mut self, shared: &Shared, now: Duration) -> Result<(), StoreError> {
+        let reopened = shared.reopen_index();
+        self.is_open = reopened.is_ok();
+        self.is_reopened = self.is_open;
+        match reopened {
+            Ok(()) => {
+                self.unopened_since = None;
+                Ok(())
+            }
+            Err(StoreError::Index { source: IndexError::NoSpace }) => Ok(()),
+            Err(error @ StoreError::Index { source: IndexError::Failed { .. } }) => {
+                let since = *self.unopened_since.get_or_insert(now);
+                if now.saturating_sub(since) >= MOST_UNOPENED {
+                    return Err(error);
+                }
+                tracing::warn!(%error, "the index cannot be opened again; it is tried once more");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn write(&mut self, shared: &Shared) -> Result<(), StoreError> {
-        // Its engine takes nothing more once a write has failed.
-        let reopened = shared.reopen_index()?;
-        let missing = self.missing(reopened.as_ref())?;
+        let newest = shared.with_index((), |index, ()| index.checkpoint());
+        let newest = newest.map_err(|(error, ())| error)??;
+        let missing = self.missing(newest.as_ref())?;
+        self.is_reopened = false;
         for index in missing..self.waiting.len() {
             let Some((batch, _)) = self.waiting.get(index) else { break };
             shared.apply(batch)?;
@@ -175,7 +237,14 @@ impl Backlog {
     }
 }
 
-/// What else goes wrong shows when the index is opened.
+fn has_room(shared: &Shared) -> bool {
+    shared.tidy_index();
+    let needed_bytes = shared.options.reserve_bytes / ROOM_DIVISOR;
+    let has_room = |space: Space| space.free_bytes > needed_bytes;
+    shared.disk.space().is_ok_and(has_room) && !is_out_of_room(shared)
+}
+
+/// What else goes wrong shows when the index is written.
 fn is_out_of_room(shared: &Shared) -> bool {
     matches!(shared.try_index_room(), Err(IndexError::NoSpace))
 }
@@ -191,11 +260,9 @@ mod tests {
     /// With these batches waiting, after the one with the first number.
     fn backlog(indexed: u64, waiting: &[u64]) -> Backlog {
         let batch = |next| IndexBatch { checkpoint: checkpoint(next), ..IndexBatch::default() };
-        Backlog {
-            indexed: Some(checkpoint(indexed)),
-            waiting: waiting.iter().map(|next| (batch(*next), Written::default())).collect(),
-            next_try: Duration::ZERO,
-        }
+        let waiting = waiting.iter().map(|next| (batch(*next), Written::default()));
+        let backlog = Backlog::new(Some(checkpoint(indexed)), Duration::ZERO);
+        Backlog { waiting: waiting.collect(), ..backlog }
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 use super::backlog::Unindexed;
 use super::doubt::Doubt;
 use super::entry_cache::{EntryCache, Looked};
-use super::index::{Checkpoint, Counts, Entry, Index, IndexBatch, IndexError, Unopened};
+use super::index::{Counts, Entry, Index, IndexBatch, IndexError, Unopened};
 use super::large::LargeFiles;
 use super::ledger::Ledger;
 use super::options::LogStoreOptions;
@@ -206,22 +206,45 @@ impl Shared {
         applied.map_err(|(error, ())| error)?.map_err(StoreError::from)
     }
 
-    /// Closes the index and opens it again; gives the newest batch that is in it.
-    /// Whoever looks something up waits meanwhile, and is told that there is no
-    /// index when it cannot be opened. Blocks.
+    /// Closes the index and opens it again. Whoever looks something up waits
+    /// meanwhile, and is told why there is no index when it cannot be opened.
+    /// Blocks.
     ///
     /// # Errors
     /// [`StoreError::Index`], [`StoreError::WorkLost`] when the volume is closed.
-    pub(super) fn reopen_index(&self) -> Result<Option<Checkpoint>, StoreError> {
+    pub(super) fn reopen_index(&self) -> Result<(), StoreError> {
         let mut guard = self.index.write().unwrap_or_else(PoisonError::into_inner);
         let Some(index) = guard.as_mut() else { return Err(StoreError::WorkLost) };
         // Closed first: its engine lets nobody else into its directory.
-        *index = Box::new(Unopened);
-        let engine = index_engine(&self.disk, &self.options);
-        *index = engine.open(&self.disk.path(INDEX_DIRECTORY))?;
+        *index = Box::new(Unopened::new(&IndexError::NoSpace));
         // What was refused may be in it.
         self.recent.forget_all();
-        Ok(index.checkpoint()?)
+        let engine = index_engine(&self.disk, &self.options);
+        *index = match engine.open(&self.disk.path(INDEX_DIRECTORY)) {
+            Ok(opened) => opened,
+            Err(error) => {
+                *index = Box::new(Unopened::new(&error));
+                return Err(error.into());
+            }
+        };
+        Ok(())
+    }
+
+    /// Whether the index takes batches, be it that it never was asked. Blocks.
+    ///
+    /// # Errors
+    /// As [`Index::takes_batches`], [`StoreError::WorkLost`] when the volume is closed.
+    pub(super) fn takes_batches(&self) -> Result<(), StoreError> {
+        let takes_batches = self.with_index((), |index, ()| index.takes_batches());
+        Ok(takes_batches.map_err(|(error, ())| error)??)
+    }
+
+    /// Lets the index give back what it needs no more. Blocks.
+    pub(super) fn tidy_index(&self) {
+        let tidied = self.with_index((), |index, ()| index.tidy());
+        if let Ok(Err(error)) = tidied {
+            tracing::debug!(%error, "the index gives nothing back");
+        }
     }
 
     /// Whether the disk takes what the engine of the index writes at once. Blocks.

@@ -226,6 +226,14 @@ impl Index for RecordingIndex {
         self.inner.apply(batch)
     }
 
+    fn takes_batches(&self) -> Result<(), IndexError> {
+        self.inner.takes_batches()
+    }
+
+    fn tidy(&self) -> Result<(), IndexError> {
+        self.inner.tidy()
+    }
+
     fn persist(&self) -> Result<(), IndexError> {
         self.recorder.record(Event::Persisted);
         self.inner.persist()

@@ -8,7 +8,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
-use holdfast_core::object::Stat;
+use holdfast_core::name::ObjectName;
+use holdfast_core::object::{Kind, Stat};
 use holdfast_runtime::Runtime;
 use holdfast_store::log_engine::index::{FjallIndexEngine, Index, IndexEngine, IndexError};
 use holdfast_store::{LogStore, LogStoreOptions, Store, StoreError};
@@ -149,13 +150,16 @@ fn small_tables() -> FjallIndexEngine {
 }
 
 async fn open_with_index(root: &Path, index: Arc<dyn IndexEngine>) -> LogStore {
-    let options = LogStoreOptions {
+    LogStore::open(Runtime::real(), root.join("volume"), options(index)).await.unwrap()
+}
+
+fn options(index: Arc<dyn IndexEngine>) -> LogStoreOptions {
+    LogStoreOptions {
         reserve_bytes: RESERVE_BYTES,
         segment_bytes: 2 * 1024 * 1024,
         index: Some(index),
         ..LogStoreOptions::default()
-    };
-    LogStore::open(Runtime::real(), root.join("volume"), options).await.unwrap()
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,10 +214,88 @@ async fn an_index_without_room_that_nothing_tells_of_is_waited_for() {
     check(&open_with_small_tables(mount.path()).await, &known, LENGTH).await;
 }
 
-/// Opens no index while it is shut, as on a disk without inodes.
+/// fjall leaves what it wrote of tables that it could not finish, and that may be
+/// all there was room for. It is gone once the index is opened again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_tables_does_not_keep_writes_out() {
+    const COUNT: u64 = 10_500;
+    const RESERVE_BYTES: u64 = 16 * MIB;
+    let Some(mount) = mount(256 * MIB) else { return };
+    let options =
+        LogStoreOptions { reserve_bytes: RESERVE_BYTES, ..options(Arc::new(small_tables())) };
+    let open = || LogStore::open(Runtime::real(), mount.path().join("volume"), options.clone());
+    let store = open().await.unwrap();
+    let put = async |number: u64| store.put(long_name(number), stamp(1), Bytes::new()).await;
+    for first in (0..COUNT).step_by(50) {
+        for result in join_all((first..first + 50).map(put)).await {
+            result.unwrap();
+        }
+    }
+    // More than tombstones leave, and less than the next compaction of the index
+    // takes, which writes all of it anew.
+    let capacity = mount.disk().core().used_bytes() + RESERVE_BYTES / 2 + 3 * MIB;
+    mount.disk().set_capacity(capacity);
+    let delete = async |number: u64| store.delete(long_name(number), stamp(2)).await;
+    let free_bytes = || mount.disk().core().free_bytes();
+    let mut deleted = 0;
+    let meets_full_disk = async {
+        while free_bytes() >= 64 * KIB {
+            match delete(deleted).await {
+                Ok(_) => deleted += 1,
+                Err(StoreError::Index { .. }) => break,
+                // What compacts the index takes what tombstones leave.
+                Err(StoreError::NoSpace { .. }) => {
+                    Runtime::real().sleep(Duration::from_millis(1)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+    };
+    patiently("the full disk", meets_full_disk).await;
+    println!("{deleted} deleted, then {} bytes free", free_bytes());
+    // It is given up.
+    Runtime::real().sleep(Duration::from_millis(300)).await;
+    // Less than is asked for, but for what is left of them.
+    mount.disk().set_capacity(capacity + RESERVE_BYTES / 4 - MIB / 2);
+    let takes_deletes = async {
+        while let Err(error) = delete(COUNT - 1).await {
+            assert_eq!(store.poisoned(), None, "{error}");
+            Runtime::real().sleep(Duration::from_millis(50)).await;
+        }
+    };
+    patiently("a delete with room", takes_deletes).await;
+    mount.disk().set_capacity(256 * MIB);
+    store.close().await;
+    let store = open().await.unwrap();
+    assert_eq!(store.report().rebuilt_because, None);
+    for number in 0..COUNT {
+        let stat = store.stat(&[long_name(number)]).await.remove(0).unwrap().unwrap();
+        // The last one that was refused is durable or is not.
+        if number != deleted {
+            let is_deleted = number < deleted || number == COUNT - 1;
+            assert_eq!(stat.kind == Kind::Tombstone, is_deleted, "{number}");
+        }
+    }
+}
+
+/// Names whose order is not that of their numbers, and that do not get shorter
+/// when they are compressed.
+fn long_name(number: u64) -> ObjectName {
+    let mut state = number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let words = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        format!("{state:016x}")
+    });
+    name(&words.take(56).collect::<String>())
+}
+
+/// Opens no index while it is shut.
 #[derive(Debug)]
 struct ShutIndex {
     inner: FjallIndexEngine,
+    why: fn() -> IndexError,
     is_shut: AtomicBool,
     refused: AtomicU64,
 }
@@ -222,7 +304,7 @@ impl IndexEngine for ShutIndex {
     fn open(&self, directory: &Path) -> Result<Box<dyn Index>, IndexError> {
         if self.is_shut.load(Ordering::SeqCst) {
             self.refused.fetch_add(1, Ordering::SeqCst);
-            return Err(IndexError::NoSpace);
+            return Err((self.why)());
         }
         self.inner.open(directory)
     }
@@ -232,12 +314,18 @@ impl IndexEngine for ShutIndex {
     }
 }
 
+/// As on a disk without inodes, and in a process without descriptors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_an_index_nothing_is_said_to_be_absent() {
+    without_an_index(|| IndexError::NoSpace).await;
+    without_an_index(|| IndexError::Failed { reason: "no descriptor".into() }).await;
+}
+
+async fn without_an_index(why: fn() -> IndexError) {
     const LENGTH: u64 = KIB;
     let Some(mount) = mount(256 * MIB) else { return };
     let (is_shut, refused) = (AtomicBool::new(false), AtomicU64::new(0));
-    let index = Arc::new(ShutIndex { inner: small_tables(), is_shut, refused });
+    let index = Arc::new(ShutIndex { inner: small_tables(), why, is_shut, refused });
     let store = open_with_index(mount.path(), Arc::clone(&index) as _).await;
     let mut known = Known::new();
     for number in 0..100 {

@@ -22,8 +22,8 @@ mod tables;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::{Bound, ControlFlow};
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, TryLockError};
 use std::time::Duration;
 
 use ::fjall::config::{PartitioningPolicy, PinningPolicy};
@@ -121,7 +121,10 @@ impl FjallIndexEngine {
         let (database, keyspace) = guarded(|| self.database(directory))?;
         let index = FjallIndex {
             handles: Some(Handles { keyspace, database }),
+            runtime: self.runtime.clone(),
+            directory: directory.to_owned(),
             memtable_bytes: self.memtable_bytes,
+            visiting: RwLock::default(),
             last_batch: Mutex::new(0),
         };
         index.check_newest(&found)?;
@@ -167,7 +170,11 @@ impl IndexEngine for FjallIndexEngine {
 struct FjallIndex {
     /// Always there, but while it is dropped.
     handles: Option<Handles>,
+    runtime: Runtime,
+    directory: PathBuf,
     memtable_bytes: u64,
+    /// Held for reading by who visits, and so needs the tables as they were.
+    visiting: RwLock<()>,
     /// Number of the newest batch. Locked while a batch is applied, so that
     /// numbers and batches have one order.
     last_batch: Mutex<u64>,
@@ -194,6 +201,10 @@ impl Drop for FjallIndex {
             drop(handles);
             Ok(())
         });
+        // Who comes next may be another process, which sees nothing of ours.
+        if let Err(error) = release::wait(&*self.runtime.files(), &self.directory) {
+            tracing::warn!(%error, "the index was closed, and its journal may not be");
+        }
     }
 }
 
@@ -240,15 +251,13 @@ impl FjallIndex {
     /// memtable. fjall leaves that to the worker too, and while it is busy, or
     /// after a start with long journals, the memtable would have no limit.
     fn make_room(&self) -> Result<(), IndexError> {
-        let Handles { keyspace, database } = self.handles();
         while guarded(|| Ok(self.is_worker_behind()))? {
-            // Refused when the worker failed or panicked; writes nothing new.
-            guarded(|| database.persist(PersistMode::Buffer))?;
+            self.takes_batches()?;
             // The worker of fjall lives in real time, so this does too.
             std::thread::park_timeout(WAIT_PAUSE);
         }
         if self.is_memtable_full() {
-            guarded(|| keyspace.rotate_memtable())?;
+            guarded(|| self.handles().keyspace.rotate_memtable())?;
         }
         Ok(())
     }
@@ -273,6 +282,7 @@ impl FjallIndex {
         visit: &mut Visit<'_>,
     ) -> Result<(), IndexError> {
         let Handles { keyspace, database } = self.handles();
+        let _visiting = self.visiting.read().unwrap_or_else(PoisonError::into_inner);
         let range = (from, Bound::Unbounded);
         let mut range: Iter =
             guarded(|| Ok(database.snapshot().range::<&[u8], _>(keyspace, range)))?;
@@ -388,6 +398,27 @@ impl Index for FjallIndex {
         guarded(|| changes.batch.commit())?;
         *last_batch = stamp.number;
         Ok(())
+    }
+
+    fn takes_batches(&self) -> Result<(), IndexError> {
+        // Refused when the worker failed or panicked; writes nothing new.
+        guarded(|| self.handles().database.persist(PersistMode::Buffer))
+    }
+
+    /// fjall keeps tables that were merged into others until it writes the next
+    /// one: as long as nothing is written, that is for ever.
+    fn tidy(&self) -> Result<(), IndexError> {
+        let _nobody = match self.visiting.try_write() {
+            Ok(nobody) => nobody,
+            Err(TryLockError::Poisoned(nobody)) => nobody.into_inner(),
+            Err(TryLockError::WouldBlock) => return Ok(()),
+        };
+        let keyspace = &self.handles().keyspace;
+        // A point read takes the newest; nobody has a snapshot of any other.
+        guarded(|| {
+            let mut versions = keyspace.tree.get_version_history_lock();
+            Ok(versions.maintenance(keyspace.path(), u64::MAX)?)
+        })
     }
 
     fn persist(&self) -> Result<(), IndexError> {

@@ -177,6 +177,10 @@ impl Index for MemoryIndex {
         Ok(())
     }
 
+    fn takes_batches(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     fn persist(&self) -> Result<(), IndexError> {
         lock(&self.state).persists += 1;
         Ok(())

@@ -335,6 +335,22 @@ pub trait Index: Send + Sync + fmt::Debug {
     /// [`IndexError`].
     fn apply(&self, batch: &IndexBatch) -> Result<(), IndexError>;
 
+    /// Whether it takes batches still: an engine that failed, be it on a thread of
+    /// its own, takes none until it is opened again.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    fn takes_batches(&self) -> Result<(), IndexError>;
+
+    /// Removes what was replaced and is kept for nobody any more. Changes nothing
+    /// that can be read.
+    ///
+    /// # Errors
+    /// [`IndexError`].
+    fn tidy(&self) -> Result<(), IndexError> {
+        Ok(())
+    }
+
     /// Makes every batch so far durable.
     ///
     /// # Errors

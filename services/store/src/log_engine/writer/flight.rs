@@ -17,6 +17,9 @@ use crate::log_engine::ledger::{Changes, Draft};
 use crate::log_engine::pressure::Written;
 use crate::log_engine::sync::Written as Synced;
 
+/// How often is looked whether the index failed, on a disk that is nearly full.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// What is done with a batch once it is durable.
 #[derive(Debug)]
 pub(super) struct Sent {
@@ -172,8 +175,9 @@ impl Writer {
         }
         let Err(error) = self.shared.apply(&batch) else { return Ok(()) };
         let refused = error.again();
-        match Backlog::begin(&self.shared, error, (batch, written), self.caught_up) {
-            Ok(backlog) => {
+        match Backlog::begin(&self.shared, error, self.caught_up) {
+            Ok(mut backlog) => {
+                backlog.push(&self.shared, (batch, written));
                 self.backlog = Some(backlog);
                 // It rests on what is not in the index. If the disk has it, it
                 // is one more that waits.
@@ -188,6 +192,9 @@ impl Writer {
 
     /// Brings the index up to date, if it lags behind and can be written again.
     pub(super) fn catch_up(&mut self) {
+        if self.backlog.is_none() {
+            self.look_after_index();
+        }
         let Some(backlog) = &mut self.backlog else { return };
         if !backlog.is_due(&self.shared) || self.shared.disk.poisoned().is_some() {
             return;
@@ -200,6 +207,25 @@ impl Writer {
                 written.into_iter().for_each(|written| self.publish(written));
             }
             Err(error) => drop(self.poison(&error)),
+        }
+    }
+
+    /// On a disk that is nearly full the index may have failed on a thread of its
+    /// own, without a batch that could tell: they are refused before they get to it.
+    /// What it left of its tables goes when it is opened again, and may be what the
+    /// batches lack; so may be tables that were merged into others.
+    fn look_after_index(&mut self) {
+        let shared = &self.shared;
+        let now = shared.disk.runtime().now();
+        let is_short = shared.disk.last_free_bytes() < shared.options.reserve_bytes;
+        if !is_short || now < self.next_look {
+            return;
+        }
+        self.next_look = now.saturating_add(LOOK_INTERVAL);
+        match shared.takes_batches() {
+            Ok(()) => shared.tidy_index(),
+            // It is given up, if it is, with the next batch that it refuses.
+            Err(error) => self.backlog = Backlog::begin(shared, error, self.caught_up).ok(),
         }
     }
 

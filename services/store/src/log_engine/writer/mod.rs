@@ -68,6 +68,8 @@ pub(super) struct Writer {
     backlog: Option<Backlog>,
     /// When the last one was gone.
     caught_up: Option<Duration>,
+    /// When to look whether the index failed by itself, on the clock of the runtime.
+    next_look: Duration,
     /// Kept for their capacity.
     buffer: Vec<u8>,
     pressure: Pressure,
@@ -138,6 +140,7 @@ impl Writer {
             sent: None,
             backlog: None,
             caught_up: None,
+            next_look: Duration::ZERO,
             buffer: Vec::new(),
             pressure,
             idle: None,

@@ -31,8 +31,8 @@ const READ_BYTES: usize = 256 * 1024;
 /// sequence numbers at the most; a number further off is damage.
 const MAX_SEQNO_LEAD: u64 = 1 << 16;
 
-/// Checks all journals among `names`, and cuts the last one behind its last
-/// whole batch. Returns the number of the newest batch.
+/// Checks all journals among `names`, and cuts the last one, and the last one that
+/// has batches, behind its last whole batch. Returns the number of the newest batch.
 pub(super) fn check(files: &dyn FileSystem, names: &[PathBuf]) -> Result<Option<u64>, IndexError> {
     let mut journals = Vec::new();
     for path in names.iter().filter(|path| path.extension().is_some_and(|it| it == "jnl")) {
@@ -41,19 +41,37 @@ pub(super) fn check(files: &dyn FileSystem, names: &[PathBuf]) -> Result<Option<
     journals.sort_unstable();
     let Some((_, active)) = journals.pop() else { return Err(damaged("it has no journal")) };
     let mut newest = None;
+    // A journal is synced before the next one is begun, so not even a power cut
+    // leaves it torn. A full disk does: the next one may have been begun by the
+    // time that this is noticed, and nothing is written to it.
+    let mut torn: Option<Journal> = None;
     for (_, sealed) in journals {
-        let mut journal = Journal::open(files, sealed, OpenMode::Read)?;
-        journal.check_batches(&mut newest)?;
-        // A journal is synced before the next one is begun, so not even a power
-        // cut may leave it torn.
-        if !journal.has_only_zeros_left()? {
-            return Err(damaged("a journal breaks off, and another one follows it"));
+        let mut journal = Journal::open(files, sealed, OpenMode::Write)?;
+        let has_batches = journal.check_batches(&mut newest)?;
+        let is_whole = journal.has_only_zeros_left()?;
+        match torn {
+            Some(_) if has_batches || !is_whole => return Err(breaks_off()),
+            None if !is_whole => torn = Some(journal),
+            _ => {}
         }
     }
     let mut journal = Journal::open(files, active, OpenMode::Write)?;
-    journal.check_batches(&mut newest)?;
+    let has_batches = journal.check_batches(&mut newest)?;
+    if let Some(torn) = torn {
+        if has_batches {
+            return Err(breaks_off());
+        }
+        torn.cut()?;
+        // fjall syncs the last one alone. What comes after this one must not be
+        // there without its end.
+        torn.file.sync_data().map_err(|error| io_error(&error))?;
+    }
     journal.cut()?;
     Ok(newest.map(|batch| batch.stamp.number))
+}
+
+fn breaks_off() -> IndexError {
+    damaged("a journal breaks off, and another one follows it")
 }
 
 /// A whole batch.
@@ -103,13 +121,14 @@ impl Journal {
         Ok(Self { file, len, end: 0, buffer: Vec::new(), used: 0, read: 0 })
     }
 
-    fn check_batches(&mut self, newest: &mut Option<Batch>) -> Result<(), IndexError> {
+    /// Whether there are any.
+    fn check_batches(&mut self, newest: &mut Option<Batch>) -> Result<bool, IndexError> {
         while let Some(batch) = self.next_batch()? {
             batch.check(newest.as_ref())?;
             *newest = Some(batch);
             self.end = self.position();
         }
-        Ok(())
+        Ok(self.end > 0)
     }
 
     /// `None` where no whole batch follows.
