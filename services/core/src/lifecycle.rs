@@ -78,23 +78,30 @@ pub fn drain(roster: &Roster, view: &View, id: NodeId) -> Result<Entry, Refused>
     match entry.state {
         MemberState::Draining => Ok(entry.clone()),
         MemberState::Active => {
-            let is_heard = |other: NodeId| {
-                view.member(other).is_some_and(|member| member.hearing == Hearing::Heard)
-            };
-            let remaining = roster
-                .members()
-                .filter(|other| other.id != id && other.state == MemberState::Active)
-                .filter(|other| is_heard(other.id))
-                .count();
-            let replicas = roster.policy.replicas();
-            if remaining < replicas {
-                return Err(Refused::TooFew { remaining, replicas });
-            }
-            check_voters(roster, id)?;
+            check_drains(roster, view, id)?;
             Ok(Entry { state: MemberState::Draining, ..entry.clone() })
         }
         state => Err(Refused::WrongState { state }),
     }
+}
+
+/// Whether enough members remain while this one drains, and those that do already.
+///
+/// # Errors
+/// [`Refused::TooFew`], [`Refused::Votes`].
+pub fn check_drains(roster: &Roster, view: &View, id: NodeId) -> Result<(), Refused> {
+    let is_heard =
+        |other: NodeId| view.member(other).is_some_and(|member| member.hearing == Hearing::Heard);
+    let remaining = roster
+        .members()
+        .filter(|other| other.id != id && other.state == MemberState::Active)
+        .filter(|other| is_heard(other.id))
+        .count();
+    let replicas = roster.policy.replicas();
+    if remaining < replicas {
+        return Err(Refused::TooFew { remaining, replicas });
+    }
+    check_voters(roster, id)
 }
 
 /// What drains counts no more; a name needs W voters that do until the electorate
@@ -105,7 +112,8 @@ fn check_voters(roster: &Roster, id: NodeId) -> Result<(), Refused> {
     };
     let is_active =
         |id: NodeId| roster.get(id).is_some_and(|entry| entry.state == MemberState::Active);
-    let others = electorate.members.iter().filter(|voter| !is_active(voter.id)).count();
+    let others =
+        electorate.members.iter().filter(|voter| voter.id != id && !is_active(voter.id)).count();
     let (draining, write_quorum) = (others + 1, roster.policy.write_quorum());
     if draining < write_quorum { Ok(()) } else { Err(Refused::Votes { draining, write_quorum }) }
 }
@@ -128,7 +136,18 @@ pub fn cancel_drain(roster: &Roster, id: NodeId) -> Result<Entry, Refused> {
     }
 }
 
-/// The entry with which a member that is not heard is given up for ever.
+/// How a member is given up for ever.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retirement {
+    /// The entry of it.
+    pub entry: Entry,
+    /// Whether others may lack what it had. Then an acknowledged version may be on
+    /// one member less than reads count on, and the policy must say so:
+    /// [`Policy::after_loss`].
+    pub is_loss: bool,
+}
+
+/// How a member that is not heard is given up for ever.
 ///
 /// # Errors
 /// [`Refused`].
@@ -137,25 +156,36 @@ pub fn retire(
     view: &View,
     id: NodeId,
     accept_loss: bool,
-) -> Result<Entry, Refused> {
+) -> Result<Retirement, Refused> {
     let entry = roster.get(id).ok_or(Refused::Unknown)?;
     if entry.state == MemberState::Retired {
-        return Ok(entry.clone());
+        return Ok(Retirement { entry: entry.clone(), is_loss: false });
     }
     let is_silent = view.member(id).is_none_or(|member| member.hearing == Hearing::Silent);
     if !is_silent {
         return Err(Refused::Heard);
     }
-    if !accept_loss && !is_proven(view, id) {
+    // One that just drains may have been counted on by a copy that is gone since.
+    let is_loss = !(entry.lost && is_proven(view, id));
+    if !accept_loss && is_loss {
         return Err(Refused::Unproven);
     }
-    Ok(retired(entry))
+    Ok(Retirement { entry: retired(entry), is_loss })
 }
 
 /// The entry of a member that was given up.
 #[must_use]
 pub fn retired(entry: &Entry) -> Entry {
     Entry { state: MemberState::Retired, lost: true, ..entry.clone() }
+}
+
+/// The entry of a member that was silent for too long: it drains, and that cannot be
+/// taken back. Under an epoch of its own: what others have looked at for a drain of
+/// before was looked at while it was there, and may have counted on it.
+#[must_use]
+pub fn given_up(entry: &Entry) -> Entry {
+    let epoch = entry.epoch.saturating_add(1);
+    Entry { state: MemberState::Draining, lost: true, epoch, ..entry.clone() }
 }
 
 /// Whether everything that was acknowledged is found without `lost`.
@@ -194,10 +224,11 @@ fn has_passed_without(member: &Member, lost: NodeId, view: &View) -> bool {
 }
 
 /// Who does by itself what anybody could do: the active member with the lowest
-/// id that is heard. Two that differ about it do no harm, since rosters merge.
+/// id that is heard, of those that have room to persist what they do, if there are
+/// any. Two that differ about it do no harm, since rosters merge.
 #[must_use]
 pub fn steward(view: &View) -> Option<NodeId> {
-    view.writable().map(|member| member.id).min()
+    view.writable().min_by_key(|member| (member.is_full(), member.id)).map(|member| member.id)
 }
 
 /// Members that this one has nothing to say for: it did not hear them for longer

@@ -98,25 +98,87 @@ fn a_drain_does_not_count_on_a_silent_member() {
 
 #[test]
 fn only_a_silent_member_is_given_up_and_only_with_proof_or_consent() {
-    let known = roster(2, &[(1, Active), (2, Active), (3, Draining)]);
+    let mut known = roster(2, &[(1, Active), (2, Active), (3, Draining)]);
+    let drains = known.clone();
+    known.apply_entry(&Entry { lost: true, ..entry(3, Draining) });
     let mut lost = Member { lost: true, ..member(3, Draining, Silent) };
     let others = |without: &[u128], least| {
         [1, 2].map(|bits| passed(member(bits, Active, Heard), without, least)).to_vec()
     };
     let with = |lost: &Member, others: Vec<Member>| view(2, [others, vec![lost.clone()]].concat());
     let proven = with(&lost, others(&[3], 2));
-    let entry = retire(&known, &proven, id(3), false).expect("others have everything");
-    assert_eq!((entry.state, entry.lost), (Retired, true));
+    let retired = retire(&known, &proven, id(3), false).expect("others have everything");
+    assert_eq!((retired.entry.state, retired.entry.lost, retired.is_loss), (Retired, true, false));
+    // A copy that was let go of when it began to drain was counted on meanwhile.
+    assert_eq!(retire(&drains, &proven, id(3), false), Err(Refused::Unproven));
     assert_eq!(retirable_members(&proven), [id(3)]);
     for unproven in [with(&lost, others(&[], 2)), with(&lost, others(&[3], 1))] {
         assert_eq!(retire(&known, &unproven, id(3), false), Err(Refused::Unproven));
-        assert!(retire(&known, &unproven, id(3), true).is_ok());
+        let retired = retire(&known, &unproven, id(3), true);
+        assert_eq!(retired.map(|retired| retired.is_loss), Ok(true));
         assert!(retirable_members(&unproven).is_empty());
     }
     lost.hearing = Heard;
     let back = with(&lost, others(&[3], 2));
     assert_eq!(retire(&known, &back, id(3), true), Err(Refused::Heard));
     assert!(retirable_members(&back).is_empty());
+}
+
+/// Of an object with two copies one may be on another member that falls silent.
+#[test]
+fn after_a_loss_nobody_else_is_given_up_before_all_is_repaired() {
+    let settled = Policy { epoch: 3, ..Policy::settled(3, 2) };
+    let lowered = settled.after_loss().expect("reads counted on two");
+    let lost = Member { lost: true, ..member(3, Draining, Silent) };
+    let others = [1, 2].map(|bits| Member {
+        repair: RepairReport {
+            passed: Some(Pass {
+                policy_epoch: 4,
+                without: vec![id(3)],
+                epochs: vec![0],
+                least_copies: 2,
+                ..Pass::default()
+            }),
+            ..RepairReport::default()
+        },
+        ..member(bits, Active, Heard)
+    });
+    let mut view =
+        agreed(View { policy: lowered, ..view(2, [others.to_vec(), vec![lost]].concat()) });
+    assert_eq!(retirable_members(&view), []);
+    view.members.iter_mut().for_each(|member| member.repair.missed = [id(3)].into());
+    assert!(lost_members(&view, Duration::ZERO, Duration::from_secs(99)).is_empty());
+    // The other two are all there are: both have seen to everything since.
+    view.members.retain(|member| member.id != id(3));
+    assert_eq!(next_policy(&view, true), Some((Policy { epoch: 5, ..settled }, None)));
+    view.members.iter_mut().for_each(|member| {
+        member.repair.passed.iter_mut().for_each(|pass| pass.policy_epoch = 3);
+    });
+    assert_eq!(next_policy(&view, true), None, "a look from before the loss");
+}
+
+#[test]
+fn a_drain_because_of_silence_is_not_undone_by_one_that_was_taken_back() {
+    let mut told = roster(2, &[(1, Active), (2, Active), (3, Draining)]);
+    let drains = told.get(id(3)).expect("a member").clone();
+    let back = cancel_drain(&told, id(3)).expect("it drains");
+    told.apply_entry(&given_up(&drains));
+    told.apply_entry(&back);
+    let now = told.get(id(3)).expect("a member");
+    assert_eq!((now.state, now.lost, now.epoch), (Draining, true, 1));
+    // What others looked at before says nothing of it.
+    let pass = Pass { without: vec![id(3)], epochs: vec![drains.epoch], ..Pass::default() };
+    assert!(!pass.is_without(id(3), now.epoch));
+}
+
+#[test]
+fn two_drains_at_once_do_not_both_stand() {
+    let three = roster(2, &[(1, Draining), (2, Draining), (3, Active), (4, Active)]);
+    let all = view(2, [1, 2, 3, 4].map(|bits| member(bits, Active, Heard)).to_vec());
+    assert_eq!(check_drains(&three, &all, id(1)), Ok(()));
+    let two = roster(2, &[(1, Draining), (2, Draining), (3, Active)]);
+    let refused = Err(Refused::TooFew { remaining: 1, replicas: 2 });
+    assert_eq!(check_drains(&two, &all, id(1)), refused);
 }
 
 #[test]
@@ -212,6 +274,17 @@ fn the_steward_is_the_first_active_member_that_is_heard() {
     ];
     assert_eq!(steward(&view(2, members)), Some(id(3)));
     assert_eq!(steward(&View::default()), None);
+}
+
+/// It could persist nothing of what it would bring about.
+#[test]
+fn a_full_member_is_not_the_steward_while_another_one_has_room() {
+    let with =
+        |bits, free_bytes| Member { total_bytes: 1_000, free_bytes, ..member(bits, Active, Heard) };
+    let members = |first, second| view(2, vec![with(1, first), with(2, second)]);
+    assert_eq!(steward(&members(500, 500)), Some(id(1)));
+    assert_eq!(steward(&members(0, 500)), Some(id(2)));
+    assert_eq!(steward(&members(0, 0)), Some(id(1)));
 }
 
 /// Five members with three copies, who ask for `copies`, and their electorate.

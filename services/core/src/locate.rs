@@ -162,22 +162,27 @@ impl Located {
 pub struct ReadQuorum {
     /// Members that each acknowledged write reached.
     pub write_quorum: usize,
+    /// See [`Policy::serves_single_copies`](crate::policy::Policy::serves_single_copies).
+    pub is_single_copy: bool,
 }
 
 impl ReadQuorum {
     /// One copy of each object: every member must be heard.
-    pub const SINGLE_COPY: Self = Self { write_quorum: 1 };
+    pub const SINGLE_COPY: Self = Self { write_quorum: 1, is_single_copy: true };
 
     /// What reads count on under this view's policy.
     #[must_use]
     pub fn of(view: &View) -> Self {
-        Self { write_quorum: view.policy.read_quorum() }
+        let policy = &view.policy;
+        let is_single_copy = policy.serves_single_copies();
+        Self { write_quorum: policy.read_quorum(), is_single_copy }
     }
 
-    /// Whether one member less than all may hide an acknowledged write.
+    /// Whether one member less than all may hide an acknowledged write, and what is
+    /// found is served nonetheless.
     #[must_use]
     pub fn is_single_copy(self) -> bool {
-        self.write_quorum <= 1
+        self.is_single_copy
     }
 
     fn allows(self, unheard: usize) -> bool {

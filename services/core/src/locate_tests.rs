@@ -226,6 +226,34 @@ fn with_copies_nothing_is_served_while_too_many_are_unheard() {
     assert!(matches!(located.verdict(), Verdict::Found(_)));
 }
 
+/// Of two copies one may be lost with a member that was given up: silence of any other
+/// hides what is left, and what is found may be older than that.
+#[test]
+fn after_a_loss_nothing_is_proven_before_all_are_heard() {
+    use Hearing::{Heard, Silent};
+    let mut after = three_copies(&[(1, Heard), (2, Heard), (3, Silent)]);
+    let policy = Policy::settled(1, 3);
+    after.policy = policy.after_loss().expect("reads count on two");
+    for found in [&[][..], &[(0, stat(1, Kind::Object))]] {
+        let mut round = Round::new(names(1), BTreeSet::new(), &after);
+        round.apply_answer(&answer(1, found, &[]));
+        round.apply_answer(&answer(2, found, &[]));
+        let located = round.outcome(0);
+        assert!(!located.complete);
+        assert_eq!(located.verdict(), Verdict::Incomplete(&[id(3)]), "{found:?}");
+        round.apply_answer(&answer(3, found, &[]));
+        assert!(round.outcome(0).complete);
+    }
+    // A round that began before the loss proves no more than one that begins now.
+    let before = three_copies(&[(1, Heard), (2, Heard), (3, Silent)]);
+    let mut round = Round::new(names(1), BTreeSet::new(), &before);
+    round.apply_answer(&answer(1, &[], &[]));
+    round.apply_answer(&answer(2, &[], &[]));
+    assert_eq!(round.outcome(0).verdict(), Verdict::Absent);
+    round.apply_view(&after);
+    assert_eq!(round.outcome(0).verdict(), Verdict::Incomplete(&[id(3)]));
+}
+
 #[test]
 fn a_version_that_is_not_settled_waits_for_who_may_settle_it() {
     let all = three_copies(&[(1, Heard), (2, Heard), (3, Heard)]);

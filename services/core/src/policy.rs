@@ -114,7 +114,9 @@ pub struct Policy {
     /// acknowledged.
     pub write_quorum: u32,
     /// W of reads: how many members are known to have every acknowledged
-    /// version. A locate is complete when fewer than this are unheard.
+    /// version. A locate is complete when fewer than this are unheard. 0 after a
+    /// member was given up that may have had one of two copies: then all must be
+    /// heard, as with one copy, and what is found is not served before.
     pub read_quorum: u32,
 }
 
@@ -176,6 +178,27 @@ impl Policy {
             return Some(PolicyStep::Take(Self { read_quorum, ..goal }));
         }
         Some(if repaired { PolicyStep::Take(goal) } else { PolicyStep::Repair })
+    }
+
+    /// The numbers once a member was given up of which it is not proven that others
+    /// have what it had: an acknowledged version may be on one member less than reads
+    /// counted on. They rise again when all is repaired. `None` where reads count on
+    /// one copy: then nothing but what that member had is in question.
+    #[must_use]
+    pub fn after_loss(&self) -> Option<Self> {
+        let read_quorum = match self.read_quorum {
+            0 | 1 => return None,
+            2 => 0,
+            more => more - 1,
+        };
+        Some(Self { epoch: self.epoch.saturating_add(1), read_quorum, ..*self })
+    }
+
+    /// Whether reads serve what is found although somebody did not say: objects may
+    /// have but one copy, and nothing was lost.
+    #[must_use]
+    pub fn serves_single_copies(&self) -> bool {
+        self.read_quorum == 1
     }
 
     /// W of writes, as a count.

@@ -98,6 +98,24 @@ fn reads_wait_for_the_repair() {
 }
 
 #[test]
+fn after_a_loss_reads_count_on_less_until_all_is_repaired() {
+    let counts: Vec<_> = (1..=5)
+        .map(|replicas| {
+            let after = Policy::settled(0, replicas).after_loss()?;
+            assert_eq!(after.next(Wanted::copies(replicas), false), Some(PolicyStep::Repair));
+            let repaired = after.next(Wanted::copies(replicas), true);
+            assert_eq!(repaired, Some(PolicyStep::Take(Policy::settled(2, replicas))));
+            Some((after.read_quorum(), after.serves_single_copies()))
+        })
+        .collect();
+    // With one copy only what is lost is in question.
+    let two = Some((1, false));
+    assert_eq!(counts, [None, two, two, Some((2, false)), Some((2, false))]);
+    let twice = Policy::settled(0, 5).after_loss().and_then(|once| once.after_loss());
+    assert_eq!(twice.map(|twice| (twice.read_quorum(), twice.epoch)), Some((1, 2)));
+}
+
+#[test]
 fn the_last_epoch_is_no_way_out() {
     let policy = Policy { epoch: u32::MAX, ..Policy::settled(0, 3) };
     assert!(policy.next(Wanted::copies(1), true).is_some());

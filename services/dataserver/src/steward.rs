@@ -9,11 +9,13 @@ use std::time::Duration;
 
 use holdfast_coordinator::cluster::{Changer, MergeError, Snapshot, Told};
 use holdfast_core::electorate::{Electorate, Phase, lasts};
-use holdfast_core::lifecycle::{lost_members, next_policy, retirable_members, retired, steward};
+use holdfast_core::lifecycle::{
+    given_up, lost_members, next_policy, retirable_members, retired, steward,
+};
 use holdfast_core::membership::Moment;
 use holdfast_core::node::NodeId;
 use holdfast_core::policy::Policy;
-use holdfast_core::roster::{Entry, MemberState, Roster};
+use holdfast_core::roster::{Entry, Roster};
 use holdfast_runtime::{Runtime, Task};
 use tracing::{info, warn};
 
@@ -79,8 +81,7 @@ impl Steward {
             let Some(id) = lost.into_iter().find(|id| told.insert(*id)) else { return };
             let Some(entry) = snapshot.roster.get(id) else { continue };
             warn!(node = %id, delay = ?self.delay, "a data server was silent for too long: its copies are made anew, and it drains");
-            let state = MemberState::Draining;
-            self.tell_entry(Entry { state, lost: true, ..entry.clone() }).await;
+            self.tell_entry(given_up(entry)).await;
         }
     }
 

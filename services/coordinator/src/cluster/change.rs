@@ -7,7 +7,7 @@ use holdfast_core::node::NodeId;
 use holdfast_core::policy::Policy;
 use holdfast_core::roster::{Entry, MemberState, Roster};
 use holdfast_core::wire::transfer::MergedRoster;
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::{Cluster, MergeError, Snapshot};
 use crate::data_servers::DataServers;
@@ -65,7 +65,14 @@ impl Changer {
         let needed = needed(&before.roster, &changed, self.own);
         let mut persisted = 0;
         if self.own.is_some() {
-            self.cluster.merge_roster(changed.clone()).await?;
+            match self.cluster.merge_roster(changed.clone()).await {
+                Ok(_) => {}
+                // The others' disks may take it.
+                Err(error @ MergeError::Persist { .. }) => {
+                    warn!(%error, "a change is not persisted here; others are told of it");
+                }
+                Err(error) => return Err(error),
+            }
             let is_told = self.own.is_some_and(|own| is_member(&before, own))
                 && has_taken(&self.cluster.snapshot().roster, &change);
             persisted += usize::from(is_told);
@@ -86,7 +93,10 @@ impl Changer {
         }
         // An api takes over only what some member has persisted.
         for theirs in learned {
-            self.cluster.merge_roster(theirs).await?;
+            match self.cluster.merge_roster(theirs).await {
+                Ok(_) | Err(MergeError::Persist { .. }) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok(Told { persisted, needed })
     }

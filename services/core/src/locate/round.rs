@@ -100,8 +100,9 @@ impl Round {
     pub fn apply_view(&mut self, view: &View) {
         let members: BTreeMap<NodeId, bool> =
             view.roster_members().map(|member| (member.id, member.hearing.may_answer())).collect();
-        let ReadQuorum { write_quorum } = ReadQuorum::of(view);
+        let ReadQuorum { write_quorum, is_single_copy } = ReadQuorum::of(view);
         self.quorum.write_quorum = self.quorum.write_quorum.min(write_quorum);
+        self.quorum.is_single_copy &= is_single_copy;
         self.accepting = self.accepting.max(write_quorum);
         self.settling = self.settling.max(write_quorum).max(view.policy.write_quorum());
         if self.electorate != view.electorate {
@@ -358,10 +359,11 @@ impl Round {
 
     /// Whether so many of a name's voters have answered about it that no
     /// acknowledged write can be hidden, whoever else has not. One that is not in
-    /// the roster any more, since it was given up by force, has not answered.
+    /// the roster any more, since it was given up by force, has not answered: more
+    /// than half of all that there were must have, whatever reads count on since.
     fn voters_suffice(&self, voters: &[NodeId], answered: impl Fn(NodeId) -> bool) -> bool {
         let heard = voters.iter().filter(|voter| answered(**voter)).count();
-        self.reads_voters && heard > 0 && heard >= self.quorum.write_quorum
+        self.reads_voters && heard > voters.len() / 2 && heard >= self.quorum.write_quorum
     }
 
     /// Whether a version is certain to be found again if so many lasting copies
