@@ -71,7 +71,8 @@ pub struct Metadata {
     /// unchanged; see [`KEPT_HEADERS`].
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
-    /// When the writer took the object, in Unix milliseconds.
+    /// The time of the version under which its client wrote it, in Unix
+    /// milliseconds: of two contents of a name the newer one has the later time.
     #[serde(default)]
     pub modified_unix_millis: u64,
     /// The version under which its client wrote it, if somebody who found it on

@@ -36,9 +36,9 @@ pub enum Outcome {
 /// Evaluates the preconditions in the order of RFC 9110, section 13.2.2.
 /// `current` is `None` when there is no such object.
 ///
-/// What cannot be read fails safe: an `If-Match` of nonsense matches nothing,
-/// and so does an `If-None-Match`; a date of nonsense is ignored, as the RFC
-/// demands.
+/// What cannot be read fails safe for a read: an `If-Match` of nonsense matches
+/// nothing, and so does an `If-None-Match`; a date of nonsense is ignored, as the
+/// RFC demands. A write should be refused before: see [`are_tags`].
 #[must_use]
 pub fn evaluate(method: &Method, headers: &HeaderMap, current: Option<&Validators<'_>>) -> Outcome {
     let reading = *method == Method::GET || *method == Method::HEAD;
@@ -80,6 +80,17 @@ fn any_matches(
         .iter()
         .filter_map(|value| value.to_str().ok())
         .any(|list| list.trim() == "*" || Tags(list).any(|tag| same(current.etag, tag)))
+}
+
+/// Whether each value of a header is `*` or a list of entity tags to its end.
+#[must_use]
+pub fn are_tags(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.get_all(name).iter().all(|value| {
+        let Ok(list) = value.to_str() else { return false };
+        let mut tags = Tags(list);
+        let count = tags.by_ref().count();
+        list.trim() == "*" || (count > 0 && tags.0.trim_matches([' ', '\t', ',']).is_empty())
+    })
 }
 
 /// The strong comparison: both strong, and the same.
@@ -193,6 +204,28 @@ mod tests {
             ("\"1\"", "\"1\"", true, true),
         ] {
             assert_eq!((strong(one, other), weak(one, other)), (strongly, weakly), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_tags_is_one_to_its_end() {
+        for (list, is_one) in [
+            ("*", true),
+            ("\"a\"", true),
+            ("W/\"a\", \"b,c\" ,", true),
+            ("", false),
+            (",", false),
+            ("a", false),
+            ("\"a", false),
+            ("a, \"b\"", false),
+            ("\"b\", a", false),
+            ("\"a\", *", false),
+        ] {
+            assert_eq!(
+                are_tags(&headers(&[(IF_NONE_MATCH, list)]), &IF_NONE_MATCH),
+                is_one,
+                "{list}"
+            );
         }
     }
 

@@ -6,6 +6,7 @@ use std::fmt;
 use std::io;
 
 use async_trait::async_trait;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -60,7 +61,7 @@ pub(crate) struct TcpNetwork;
 impl Network for TcpNetwork {
     async fn connect(&self, address: &str) -> io::Result<Box<dyn Connection>> {
         let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
+        set_up(&stream)?;
         Ok(Box::new(stream))
     }
 
@@ -72,6 +73,19 @@ impl Network for TcpNetwork {
         let addresses = lookup(host_port).await?;
         Ok(addresses)
     }
+}
+
+/// What may wait in the kernel to be sent for the first time. Whoever writes is
+/// woken once less than this waits, so that a peer who reads slowly, and all the
+/// time, is seen to read; with the megabytes that the kernel takes by itself, it
+/// takes minutes. What is on its way to the peer does not count.
+const UNSENT_BYTES: u32 = 128 * 1024;
+
+fn set_up(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    // Where there is no such thing, slow readers are not told from those that rest.
+    let _ = SockRef::from(stream).set_tcp_notsent_lowat(UNSENT_BYTES);
+    Ok(())
 }
 
 /// The wildcard is the IPv6 one where there is IPv6, since it takes IPv4 too.
@@ -96,7 +110,7 @@ struct Tcp(TcpListener);
 impl Listener for Tcp {
     async fn accept(&mut self) -> io::Result<(Box<dyn Connection>, String)> {
         let (stream, peer) = self.0.accept().await?;
-        stream.set_nodelay(true)?;
+        set_up(&stream)?;
         Ok((Box::new(stream), peer.to_string()))
     }
 

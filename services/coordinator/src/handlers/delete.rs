@@ -13,7 +13,7 @@ pub(super) async fn handle_delete(
     asked: &Asked,
 ) -> Result<Response, ObjectError> {
     let name = asked.name()?;
-    let condition = headers::condition(&asked.method, &asked.headers);
+    let condition = headers::condition(&asked.method, &asked.headers)?;
     objects.delete(&name, condition.as_ref()).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

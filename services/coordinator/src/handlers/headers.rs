@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use holdfast_core::object::{KEPT_HEADERS, Metadata};
 use holdfast_core::version::Version;
-use holdfast_http::conditional::{Outcome, Validators, evaluate};
+use holdfast_http::conditional::{Outcome, Validators, are_tags, evaluate};
 use http::Method;
 use http::header::{
     CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderValue, IF_MATCH, IF_NONE_MATCH,
@@ -18,19 +18,33 @@ use crate::objects::{Condition, Expected};
 /// Longest value of a header that is kept with an object.
 const MAX_KEPT_BYTES: usize = 1_024;
 
+/// Those that may come in several lines.
+const LIST_HEADERS: [&str; 3] = ["cache-control", "content-encoding", "content-language"];
+
 /// The conditions of a write, if it has any. They are judged where nothing can
 /// come between them and the write. `If-Modified-Since` is for reads only.
-pub(super) fn condition(method: &Method, headers: &HeaderMap) -> Option<Condition> {
+///
+/// # Errors
+/// [`ObjectError::Header`] for an `If-None-Match` that is none: it would match
+/// nothing, and the write would happen.
+pub(super) fn condition(
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Option<Condition>, ObjectError> {
     let conditions = [IF_MATCH, IF_NONE_MATCH, IF_UNMODIFIED_SINCE];
     if !conditions.iter().any(|name| headers.contains_key(name)) {
-        return None;
+        return Ok(None);
+    }
+    if !are_tags(headers, &IF_NONE_MATCH) {
+        let reason = "it is neither * nor a list of ETags in their quotes";
+        return Err(ObjectError::Header { header: "If-None-Match", reason });
     }
     let method = method.clone();
     let headers: HeaderMap = conditions
         .iter()
         .flat_map(|name| headers.get_all(name).iter().map(|value| (name.clone(), value.clone())))
         .collect();
-    Some(Condition::new(move |newest| {
+    Ok(Some(Condition::new(move |newest| {
         let outcome = match newest {
             None => evaluate(&method, &headers, None),
             Some(stat) => {
@@ -43,7 +57,7 @@ pub(super) fn condition(method: &Method, headers: &HeaderMap) -> Option<Conditio
             }
         };
         outcome == Outcome::Proceed
-    }))
+    })))
 }
 
 /// What is kept with an object beside its bytes.
@@ -52,15 +66,21 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<Metadata, ObjectError> {
         let reason = "an object is always written whole";
         return Err(ObjectError::Header { header: "Content-Range", reason });
     }
-    let text = |name: &str, header: &'static str| match headers.get(name) {
-        None => Ok(None),
-        Some(value) if value.len() > MAX_KEPT_BYTES => {
-            Err(ObjectError::Header { header, reason: "its value is longer than 1,024 bytes" })
+    let text = |name: &str, header: &'static str| {
+        let values: Result<Vec<_>, _> =
+            headers.get_all(name).iter().map(|it| it.to_str()).collect();
+        let values = values.map_err(|_| "its value is not ASCII");
+        let joined = values.and_then(|values| match values.as_slice() {
+            [_, _, ..] if !LIST_HEADERS.contains(&name) => Err("it is given more than once"),
+            // Several lines of a list are one.
+            values => Ok((!values.is_empty()).then(|| values.join(", "))),
+        });
+        match joined {
+            Ok(Some(text)) if text.len() > MAX_KEPT_BYTES => {
+                Err(ObjectError::Header { header, reason: "its value is longer than 1,024 bytes" })
+            }
+            joined => joined.map_err(|reason| ObjectError::Header { header, reason }),
         }
-        Some(value) => match value.to_str() {
-            Ok(text) => Ok(Some(text.to_owned())),
-            Err(_) => Err(ObjectError::Header { header, reason: "its value is not ASCII" }),
-        },
     };
     let mut metadata = Metadata {
         content_type: text(CONTENT_TYPE.as_str(), "Content-Type")?,
@@ -79,7 +99,7 @@ pub(super) fn metadata(headers: &HeaderMap) -> Result<Metadata, ObjectError> {
 /// ignored, as those standards want.
 pub(super) fn expected_digests(headers: &HeaderMap) -> Result<Expected, ObjectError> {
     let mut expected = Expected::default();
-    if let Some(value) = headers.get("content-md5") {
+    for value in headers.get_all("content-md5") {
         let text = value.to_str().unwrap_or("");
         note(&mut expected, "Content-MD5", "md5", text)?;
     }
@@ -114,7 +134,13 @@ fn note(
         _ => return Ok(()),
     };
     match STANDARD.decode(text) {
-        Ok(hash) if hash.len() == length => *slot = Some(hash),
+        Ok(hash) if hash.len() == length && slot.as_ref().is_none_or(|known| *known == hash) => {
+            *slot = Some(hash);
+        }
+        Ok(hash) if hash.len() == length => {
+            let reason = "another one says something else of the same bytes";
+            return Err(ObjectError::Header { header, reason });
+        }
         _ => {
             let reason = "it is not the base64 of a hash of that length";
             return Err(ObjectError::Header { header, reason });
@@ -188,6 +214,28 @@ mod tests {
     }
 
     #[test]
+    fn nothing_that_is_said_twice_is_lost() {
+        let md5 = "1B2M2Y8AsgTpgAmY7PhCfg==";
+        let other = "content-digest";
+        for (text, is_taken) in
+            [("md5=:1B2M2Y8AsgTpgAmY7PhCfg==:", true), ("md5=:AAAAAAAAAAAAAAAAAAAAAA==:", false)]
+        {
+            let both = expected_digests(&headers(&[("content-md5", md5), (other, text)]));
+            assert_eq!(both.is_ok(), is_taken, "{text}");
+        }
+        let twice = |name: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.append(name, HeaderValue::from_static("a"));
+            headers.append(name, HeaderValue::from_static("b"));
+            metadata(&headers)
+        };
+        let kept = twice("cache-control").expect("a list");
+        assert_eq!(kept.headers.get("cache-control").map(String::as_str), Some("a, b"));
+        assert!(twice("content-type").is_err());
+        assert!(twice("expires").is_err());
+    }
+
+    #[test]
     fn a_condition_is_never_ignored() {
         let stat = Stat {
             version: Version::from_parts(1, 2),
@@ -208,10 +256,18 @@ mod tests {
             ("if-match", "nonsense", false, false),
             ("if-unmodified-since", before, true, false),
         ] {
-            let condition = condition(&Method::PUT, &headers(&[(name, value)])).expect("one");
+            let condition = condition(&Method::PUT, &headers(&[(name, value)]));
+            let condition = condition.expect("well formed").expect("one");
             assert_eq!(condition.judge(None), on_nothing, "{name}: {value}");
             assert_eq!(condition.judge(Some(&stat)), on_this, "{name}: {value}");
         }
-        assert!(condition(&Method::PUT, &headers(&[("if-modified-since", before)])).is_none());
+        let since = headers(&[("if-modified-since", before)]);
+        assert!(condition(&Method::PUT, &since).is_ok_and(|condition| condition.is_none()));
+        for nonsense in ["0000000000000001-0000000000000002", "", "x, \"other\"", "\"other"] {
+            for method in [Method::PUT, Method::DELETE] {
+                let headers = headers(&[("if-none-match", nonsense)]);
+                assert!(condition(&method, &headers).is_err(), "{nonsense}");
+            }
+        }
     }
 }

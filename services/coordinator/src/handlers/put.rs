@@ -18,7 +18,7 @@ pub(super) async fn handle_put(
     let name = asked.name()?;
     let put = Put {
         name,
-        condition: headers::condition(&asked.method, &asked.headers),
+        condition: headers::condition(&asked.method, &asked.headers)?,
         metadata: headers::metadata(&asked.headers)?,
         body: Incoming {
             size_bytes: body.declared_bytes(),

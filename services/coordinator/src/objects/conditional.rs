@@ -43,7 +43,11 @@ impl Objects {
         condition: &Condition,
     ) -> Result<Option<Written>, ObjectError> {
         // Requests of this process take turns: they would only outbid each other.
-        let _turn = self.turns.take(&write.name).await;
+        let turn = self.runtime.timeout(PATIENCE, self.turns.take(&write.name)).await;
+        let Ok(_turn) = turn else {
+            debug!(name = %write.name, "a conditional write had no turn for too long");
+            return Err(ObjectError::Contended);
+        };
         let deadline = self.runtime.now() + PATIENCE;
         while self.runtime.now() < deadline {
             let located = self.locate(&write.name).await?;

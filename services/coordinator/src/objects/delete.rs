@@ -26,10 +26,7 @@ impl Objects {
         let write = Write {
             name: name.clone(),
             kind: Kind::Tombstone,
-            metadata: Metadata {
-                modified_unix_millis: self.runtime.unix_millis(),
-                ..Metadata::default()
-            },
+            metadata: Metadata::default(),
             // The digest of nothing.
             digest: Digest(0),
             content: Content::Nothing,

@@ -357,6 +357,7 @@ struct Reading {
     /// What has not been passed on yet.
     rest: Range<u64>,
     body: ResponseBody,
+    /// How often others may still be asked without any byte in between.
     attempts: u32,
 }
 
@@ -369,6 +370,8 @@ impl Reading {
                     let left = usize::try_from(self.rest.end - self.rest.start);
                     let chunk = chunk.slice(..chunk.len().min(left.unwrap_or(usize::MAX)));
                     self.rest.start += chunk.len() as u64;
+                    // It goes on: that of a large object may take many restarts.
+                    self.attempts = ATTEMPTS;
                     return Ok(Some(chunk));
                 }
                 Err(cause) => self.go_on(&cause).await?,

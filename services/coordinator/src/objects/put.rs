@@ -6,11 +6,11 @@ use holdfast_core::name::ObjectName;
 use holdfast_core::object::{Kind, Metadata};
 use holdfast_core::version::Version;
 
-use super::Objects;
 use super::body::{self, Beginning, Incoming};
 use super::target::{Targets, check_enough, choose_targets};
 use super::upload::Needed;
 use super::write::{Condition, Content, Write, Written};
+use super::{Objects, SMALL_BYTES};
 use crate::error::ObjectError;
 
 /// What a client wants stored.
@@ -44,9 +44,11 @@ impl Objects {
     /// [`ObjectError`]. Nothing was stored, except after
     /// [`ObjectError::OutcomeUnknown`].
     pub async fn put(&self, put: Put) -> Result<PutDone, ObjectError> {
-        let Put { name, mut metadata, body, condition } = put;
-        metadata.modified_unix_millis = self.runtime.unix_millis();
-        let permit = self.small_writes.try_acquire().map_err(|_| ObjectError::Overloaded)?;
+        let Put { name, metadata, body, condition } = put;
+        // What is known to be large waits for nobody.
+        let may_be_small = body.size_bytes.is_none_or(|size| size <= SMALL_BYTES as u64);
+        let permit = if may_be_small { Some(self.small_writes.try_acquire()) } else { None };
+        let permit = permit.transpose().map_err(|_| ObjectError::Overloaded)?;
         match body::begin(body, self.config.max_object_bytes).await? {
             Beginning::Whole { payload, digest } => {
                 let content = Content::Small(payload.clone());

@@ -191,11 +191,14 @@ impl Objects {
 
     fn sender(&self, write: &Write, version: Version) -> Send {
         let (data_servers, limit) = (self.data_servers.clone(), self.config.write_timeout);
+        // That of the version: it only goes up, whoever wrote it, and whichever of two
+        // uploads began first. Who has the newer date has the newer content.
+        let modified_unix_millis = version.unix_millis();
         let request = WriteRequest {
             name: write.name.clone(),
             version,
             kind: write.kind,
-            metadata: write.metadata.clone(),
+            metadata: Metadata { modified_unix_millis, ..write.metadata.clone() },
             digest: write.digest,
             stamp: None,
         };

@@ -177,3 +177,18 @@ async fn a_client_that_reads_nothing_is_dropped() {
     server.metric("holdfast_http_responses_cut_total 1").await;
     server.metric("holdfast_http_requests_in_flight 0").await;
 }
+
+/// However slowly, as long as it reads all the time.
+#[tokio::test]
+async fn a_client_that_reads_slowly_is_served() {
+    let write_timeout = Duration::from_secs(2);
+    let server = TestServer::start(ServerLimits { write_timeout, ..limits() }).await;
+    let mut client = server.connect().await;
+    client.send("GET /flood HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    for _ in 0..60 {
+        client.exactly(30_000).await;
+        Runtime::real().sleep(Duration::from_millis(100)).await;
+        assert_eq!(server.value("holdfast_http_responses_cut_total"), "0");
+    }
+    server.metric("holdfast_http_requests_in_flight 1").await;
+}

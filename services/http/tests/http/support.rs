@@ -86,6 +86,13 @@ impl TestServer {
         bodies.expect("running").last().expect("not empty").clone()
     }
 
+    /// What the metrics say of this name now.
+    pub(crate) fn value(&self, name: &str) -> String {
+        let text = self.metrics.encode();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.expect("it is there").to_owned()
+    }
+
     /// Waits until the metrics have this line.
     pub(crate) async fn metric(&self, line: &str) {
         eventually(line, || self.metrics.encode().lines().any(|found| found == line)).await;
@@ -213,6 +220,12 @@ impl Raw {
         let bytes = within(self.socket.read(&mut buffer)).await.unwrap_or(0);
         self.seen.extend_from_slice(buffer.get(..bytes).expect("read into it"));
         bytes
+    }
+
+    /// Takes so many bytes, and no more.
+    pub(crate) async fn exactly(&mut self, bytes: usize) {
+        let mut waste = vec![0; bytes];
+        within(self.socket.read_exact(&mut waste)).await.expect("open");
     }
 
     /// Waits until `text` has come and takes everything up to its end.

@@ -1,5 +1,8 @@
 //! Bodies that are cut, too long, or not what they say.
 
+use std::time::Duration;
+
+use holdfast_runtime::Runtime;
 use holdfast_testkit::client;
 use holdfast_testkit::wait;
 
@@ -56,6 +59,38 @@ async fn a_body_that_is_cut_short_is_not_stored() {
         data_server.metric("holdfast_staged_payloads", &[]).await == 0.0
     })
     .await;
+    cluster.check_logs(&[]);
+}
+
+/// The later content has the later date, however long it took to come.
+#[tokio::test]
+async fn an_upload_that_ended_last_is_newer_by_its_date_too() {
+    let mut guard = CLUSTER.lock(options()).await;
+    let cluster = guard.as_mut().expect("started");
+    for address in both(cluster) {
+        let mut slow = connect(&address).await;
+        let length = [("Content-Length", "10")];
+        slow.send_head("PUT", "/objects/dated", &length).await.expect("sent");
+        // Dates have seconds.
+        for _ in 0..2 {
+            slow.send(b"slow").await.expect("sent");
+            Runtime::real().sleep(Duration::from_millis(1_100)).await;
+        }
+        store(&address, "/objects/dated", b"fast").await;
+        let fast = ask(&address, "GET", "/objects/dated", &[]).await;
+        let date = fast.header("last-modified").expect("it has one").to_owned();
+        slow.send(b"l").await.expect("sent");
+        Runtime::real().sleep(Duration::from_millis(1_100)).await;
+        slow.send(b"y").await.expect("sent");
+        assert_eq!(slow.response("PUT").await.expect("an answer").status, 200);
+        let got = ask(&address, "GET", "/objects/dated", &[("If-Modified-Since", &date)]).await;
+        assert_eq!((got.status, got.text().as_str()), (200, "slowslowly"));
+        let kept = [("If-Unmodified-Since", date.as_str())];
+        for method in ["PUT", "DELETE"] {
+            assert_eq!(ask(&address, method, "/objects/dated", &kept).await.status, 412);
+        }
+        still_has(&address, "/objects/dated", b"slowslowly").await;
+    }
     cluster.check_logs(&[]);
 }
 
