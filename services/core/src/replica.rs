@@ -248,13 +248,16 @@ impl Promises {
         if let Some(ballot) = self.get(name, now).filter(|given| *given > version) {
             return Err(PromisedAbove::Kept { ballot });
         }
-        // What is settled under a promise of this very name goes on when others end.
-        let is_promised = self.given.get(name).is_some_and(|given| given.ballot == version);
+        // What is settled, or written, under a promise of this very name goes on when
+        // others end.
+        let is_of = |ballot: Version| ballot == version || ballot.right_above() == version;
+        let is_promised = self.given.get(name).is_some_and(|given| is_of(given.ballot));
         let forgotten = self.may_have_promised(name).filter(|_| !is_promised);
         let promised = match offered {
             Offered::Settled => None,
-            Offered::Written => self.by_earlier_runs,
-            Offered::Found => forgotten.max(self.by_earlier_runs),
+            // The version of a conditional write may be older than the answers that
+            // it is sent on: this member may have refused to promise it.
+            Offered::Written | Offered::Found => forgotten.max(self.by_earlier_runs),
         };
         match promised.filter(|ballot| *ballot > version) {
             Some(ballot) => Err(PromisedAbove::Forgotten { ballot }),

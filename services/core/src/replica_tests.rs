@@ -74,13 +74,16 @@ fn what_was_promised_and_forgotten_bars_what_may_have_been_missed() {
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("the first");
     assert_eq!(check(&promises, 4, Offered::Found, 120), refused, "it has ended and was not swept");
-    assert_eq!(check(&promises, 4, Offered::Written, 120), Ok(()));
+    assert_eq!(check(&promises, 4, Offered::Written, 120), refused, "nor is it written");
+    assert_eq!(check(&promises, 6, Offered::Written, 120), Ok(()));
     let outranked = Err(NoPromise::Outranked { newest: version(5) });
     for mut later in [promises.clone(), run_before.clone()] {
         let lower = later.promise(&name("a"), version(3), None, seconds(120));
         assert_eq!(lower, outranked, "what it promised before may be written by now");
         later.promise(&name("a"), version(6), None, seconds(120)).expect("above all of that");
         assert_eq!(check(&later, 6, Offered::Found, 300), Ok(()), "settled under that promise");
+        assert_eq!(check(&later, 6, Offered::Written, 300), Ok(()), "written under it");
+        assert!(check(&later, 3, Offered::Written, 300).is_err(), "what it did not promise");
     }
     assert_eq!(promises.may_have_promised(&name("b")), None);
     // What others promised counts, too, above what was promised here.
@@ -190,8 +193,15 @@ fn promises_are_bounded_and_end() {
         promises.promise(&name("more"), version(5), None, seconds(now))
     };
     assert_eq!(more(&mut promises, 119), Err(NoPromise::Full));
-    assert!(promises.check(&name("0"), version(1), Offered::Written, seconds(119)).is_err());
-    assert_eq!(promises.check(&name("0"), version(1), Offered::Written, seconds(120)), Ok(()));
+    // Once it has ended, it goes on to bar what is not settled.
+    for (offered, later) in [
+        (Offered::Settled, Ok(())),
+        (Offered::Written, Err(PromisedAbove::Forgotten { ballot: version(5) })),
+    ] {
+        let check = |now| promises.check(&name("0"), version(1), offered, seconds(now));
+        assert_eq!(check(119), Err(PromisedAbove::Kept { ballot: version(5) }));
+        assert_eq!(check(120), later);
+    }
     assert_eq!(more(&mut promises, 120), Ok(()));
     assert_eq!(promises.count(), 1);
 }
@@ -257,8 +267,8 @@ fn a_promise_made_again_lasts_anew_and_pins_of_each_asker_count() {
     let mut promises = Promises::new(WINDOW, None);
     promises.promise(&name("a"), version(5), None, seconds(0)).expect("free");
     promises.promise(&name("a"), version(5), None, seconds(100)).expect("the same");
-    assert!(promises.check(&name("a"), version(4), Offered::Written, seconds(219)).is_err());
-    assert!(promises.check(&name("a"), version(4), Offered::Written, seconds(220)).is_ok());
+    assert!(promises.check(&name("a"), version(4), Offered::Settled, seconds(219)).is_err());
+    assert!(promises.check(&name("a"), version(4), Offered::Settled, seconds(220)).is_ok());
 
     let mut pins = Pins::new(WINDOW, seconds(0));
     let held = Some(version(5));

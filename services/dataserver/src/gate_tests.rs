@@ -81,7 +81,10 @@ async fn a_promise_keeps_out_what_is_older() {
     assert!(rig.gate.promise(&name("a"), version(9)).await.is_given);
     assert!(!rig.gate.promise(&name("a"), version(8)).await.is_given, "outranked");
     rig.pass(4);
-    assert_eq!(rig.put("a", 7).await.expect("it has ended"), WriteOutcome::Stored);
+    assert!(is_promised(&rig.put("a", 7).await), "what it refused to promise");
+    let settled = Basis { offered: Offered::Settled, ..Basis::default() };
+    let stored = rig.commit("a", 7, settled).await.expect("it has ended");
+    assert_eq!(stored, WriteOutcome::Stored);
 }
 
 #[tokio::test]

@@ -167,7 +167,9 @@ impl Objects {
             if needs_promise && turn.is_none() && limit <= self.config.copy_timeout {
                 turn = self.runtime.timeout(left, self.turns.take(name)).await.ok();
                 ballot = None;
-            } else if needs_promise {
+            } else if needs_promise || ballot.is_some() {
+                // Somebody may have what was written back under the last one, which
+                // must never name another content.
                 ballot = Some(self.next_version(&located));
             }
         }
