@@ -171,16 +171,22 @@ fn last_batch(journal: &[u8]) -> (usize, usize) {
     (start + mark.len(), end - start - mark.len())
 }
 
-#[test]
-fn a_journal_that_is_cut_anywhere_leaves_an_earlier_batch() {
-    let original = TempDir::new();
+/// An index of some batches, with nothing in tables, and nothing in its journal
+/// behind the last one.
+fn all_in_one_journal() -> (TempDir, Vec<IndexBatch>, FjallIndexEngine) {
+    let directory = TempDir::new();
     let all = batches(8, 12);
-    // Nothing in tables.
     let engine = FjallIndexEngine::new(Runtime::real());
-    let index = engine.open(original.path()).unwrap();
+    let index = engine.open(directory.path()).unwrap();
     all.iter().for_each(|batch| index.apply(batch).unwrap());
     drop(index);
-    drop(engine.open(original.path()).unwrap());
+    drop(engine.open(directory.path()).unwrap());
+    (directory, all, engine)
+}
+
+#[test]
+fn a_journal_that_is_cut_anywhere_leaves_an_earlier_batch() {
+    let (original, all, engine) = all_in_one_journal();
     let len = fs::metadata(original.join("0.jnl")).unwrap().len();
     let mut numbers = Numbers(1);
     let mut outcomes = Outcomes::default();
@@ -218,13 +224,7 @@ fn split_journal(directory: &Path) {
 /// next journal all the same.
 #[test]
 fn a_journal_that_is_torn_is_cut_if_what_follows_it_is_empty() {
-    let original = TempDir::new();
-    let all = batches(8, 12);
-    let engine = FjallIndexEngine::new(Runtime::real());
-    let index = engine.open(original.path()).unwrap();
-    all.iter().for_each(|batch| index.apply(batch).unwrap());
-    drop(index);
-    drop(engine.open(original.path()).unwrap());
+    let (original, all, engine) = all_in_one_journal();
     let journal = fs::read(original.join("0.jnl")).unwrap();
     let (start, length) = last_batch(&journal);
     let followers: [&[u8]; 3] = [&[], &[0; 4096], &[0; 1 << 20]];
@@ -246,14 +246,7 @@ fn a_journal_that_is_torn_is_cut_if_what_follows_it_is_empty() {
 
 #[test]
 fn a_journal_that_others_follow_must_be_whole() {
-    let original = TempDir::new();
-    let all = batches(8, 12);
-    // Nothing in tables.
-    let engine = FjallIndexEngine::new(Runtime::real());
-    let index = engine.open(original.path()).unwrap();
-    all.iter().for_each(|batch| index.apply(batch).unwrap());
-    drop(index);
-    drop(engine.open(original.path()).unwrap());
+    let (original, all, engine) = all_in_one_journal();
     split_journal(original.path());
     let len = fs::metadata(original.join("0.jnl")).unwrap().len();
     let mut numbers = Numbers(6);

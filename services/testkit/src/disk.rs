@@ -112,10 +112,9 @@ fn run<const N: usize>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
     use crate::process::fresh_directory;
+    use crate::wait;
 
     fn is_mounted(path: &Path) -> bool {
         let mounts = std::fs::read_to_string("/proc/mounts").expect("Linux has it");
@@ -127,9 +126,9 @@ mod tests {
         space.f_bavail * space.f_frsize
     }
 
-    #[test]
+    #[tokio::test]
     #[allow(clippy::print_stderr, reason = "what is not tested is said")]
-    fn it_fills_and_empties_and_leaves_nothing() {
+    async fn it_fills_and_empties_and_leaves_nothing() {
         let directory = fresh_directory("disk");
         let disk = match Disk::mount(&directory, "one", 64 << 20) {
             Ok(disk) => disk,
@@ -148,12 +147,8 @@ mod tests {
             assert_eq!(written.is_ok(), left_bytes > 0);
             std::fs::remove_file(mount.join("more")).expect("it was begun");
             disk.relieve().expect("it is full");
-            // The kernel may be writing what was removed.
-            let patience = Instant::now() + Duration::from_secs(20);
-            while free_bytes(&disk) != empty && Instant::now() < patience {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            assert_eq!(free_bytes(&disk), empty);
+            // The kernel may still be writing what was removed.
+            wait::until_true("all of the room is back", async || free_bytes(&disk) == empty).await;
         }
         // Somebody may still be there.
         let _open = File::create(mount.join("open")).expect("there is room");

@@ -164,8 +164,8 @@ impl Backlog {
         self.is_reopened &= shared.takes_batches().is_ok();
         // What is left of tables that could not be finished is removed by opening,
         // and may be all that the disk lacks. So this does not wait for room.
-        let is_due = now >= self.next_reopen || !self.is_open || has_room(shared);
-        if !self.is_reopened && is_due {
+        let is_due = || now >= self.next_reopen || !self.is_open || has_room(shared);
+        if !self.is_reopened && is_due() {
             self.next_reopen = now.saturating_add(self.reopen_pause);
             self.reopen_pause = self.reopen_pause.saturating_mul(2).min(LONGEST_REOPEN_PAUSE);
             self.reopen(shared, now)?;

@@ -23,6 +23,27 @@ async fn copies(api: &Service, number: usize) -> usize {
     found.json().as_array().map_or(0, Vec::len)
 }
 
+/// Replaces the first data server by one with an empty disk, which waits for a person
+/// to give up the one that was there; gives that one.
+async fn lose_a_disk(cluster: &mut ProcessCluster) -> Value {
+    let lost = &mut cluster.data_servers[0];
+    let address = lost.address().to_owned();
+    lost.kill().await;
+    let root = lost.setting("STORAGE_ROOT").expect("it has one").to_owned();
+    std::fs::remove_dir_all(root).expect("the volume is the test's");
+    lost.start();
+    let api = &cluster.apis[0];
+    wait::until_true("the new one asks to join", async || {
+        members(api, "joining").await.iter().any(|one| one["address"] == *address)
+    })
+    .await;
+    wait::until("the lost one is silent", async || {
+        let active = members(api, "active").await;
+        active.into_iter().find(|one| one["hearing"] == "silent")
+    })
+    .await
+}
+
 #[tokio::test]
 async fn of_two_one_that_lost_its_disk_is_given_up_by_hand_and_nothing_is_lost() {
     let env = vec![("REPLICAS", "2".to_owned()), ("REPAIR_DELAY", "4s".to_owned())];
@@ -32,23 +53,8 @@ async fn of_two_one_that_lost_its_disk_is_given_up_by_hand_and_nothing_is_lost()
         let put = client::put(cluster.api(0), &format!("/objects/two/{number}"), b"some").await;
         assert_eq!(put.expect("an answer").status, 200);
     }
-    let lost = &mut cluster.data_servers[0];
-    let address = lost.address().to_owned();
-    lost.kill().await;
-    let root = lost.setting("STORAGE_ROOT").expect("it has one").to_owned();
-    std::fs::remove_dir_all(root).expect("the volume is the test's");
-    lost.start();
-
+    let lost = lose_a_disk(&mut cluster).await;
     let api = &cluster.apis[0];
-    wait::until_true("the new one asks to join", async || {
-        members(api, "joining").await.iter().any(|one| one["address"] == *address)
-    })
-    .await;
-    let lost = wait::until("the lost one is silent", async || {
-        let active = members(api, "active").await;
-        active.into_iter().find(|one| one["hearing"] == "silent")
-    })
-    .await;
     // Longer than `REPAIR_DELAY`: nobody gives it up, and nobody joins.
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert_eq!(members(api, "active").await.len(), 2);
@@ -91,22 +97,8 @@ async fn what_is_left_of_an_accepted_loss_is_never_absent() {
         let put = client::put(cluster.api(0), &format!("/objects/two/{number}"), &body).await;
         assert_eq!(put.expect("an answer").status, 200);
     }
-    let lost = &mut cluster.data_servers[0];
-    let address = lost.address().to_owned();
-    lost.kill().await;
-    let root = lost.setting("STORAGE_ROOT").expect("it has one").to_owned();
-    std::fs::remove_dir_all(root).expect("the volume is the test's");
-    lost.start();
+    let lost = lose_a_disk(&mut cluster).await;
     let api = &cluster.apis[0];
-    wait::until_true("the new one asks to join", async || {
-        members(api, "joining").await.iter().any(|one| one["address"] == *address)
-    })
-    .await;
-    let lost = wait::until("the lost one is silent", async || {
-        let active = members(api, "active").await;
-        active.into_iter().find(|one| one["hearing"] == "silent")
-    })
-    .await;
     let node = lost["node"].as_str().expect("an id");
     let accepted = format!("/admin/dataservers/{node}/retire?data_loss=accept");
     let told = client::request(api.admin(), "POST", &accepted, &[], b"").await;
